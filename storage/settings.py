@@ -403,6 +403,16 @@ class RetentionSettings(BaseModel):
         le=36500,
         description="Days that checkpoints of jobs that failed are kept, and base models that were replaced.",
     )
+    picture_days: int = Field(
+        default=365,
+        le=36500,
+        description="Days that pictures of generations are kept after the job's end, unless they were published.",
+    )
+    source_picture_days: int = Field(
+        default=30,
+        le=36500,
+        description="Days after which pictures are deleted that were sent for generations and that none has named.",
+    )
     sampled_set_days: int = Field(
         default=365,
         le=36500,

@@ -82,6 +82,7 @@ _OUTBOX, _KEYS, _NOTIFIED, _ACTS = (
     "metrics.keep_days",
 )
 _CHECKPOINTS = "retention.checkpoint_days"
+_PICTURES, _SOURCES = "retention.picture_days", "retention.source_picture_days"
 _HISTORY, _SETS, _VECTORS = "retention.history_days", "retention.sampled_set_days", "retention.vector_days"
 _FLOWS, _FLOW_EVENTS, _TRACKING = (
     "retention.flow_run_days",
@@ -116,7 +117,9 @@ RULES: tuple[RetentionRule, ...] = (
     RetentionRule("what waits for search, and what cannot be indexed", "deleted when it is written; one row for each model, image and creator at most", ("search_queue", "search_dead_letters")),
     RetentionRule("class images that jobs share", "deleted so long after a job last asked for them; drawn again when one does", ("sampled_sets", "sampled_images"), setting=_SETS, work=_by(drop_sampled_sets, _SETS)),
     RetentionRule("alerts that are over, backfills that are finished", "deleted so long after they ended", ("alerts", "backfills", "backfill_days"), setting=_HISTORY, work=_by(delete_history, _HISTORY)),
-    RetentionRule("jobs and what they made", _SMALL + "they are the history of whoever asked for them, who may delete the files; the grids of evaluations go with their data set", ("jobs", "job_files")),
+    RetentionRule("jobs, and the workflows of generations", _SMALL + "they are the history of whoever asked for them", ("jobs", "workflows", "workflow_steps")),
+    RetentionRule("what jobs made", "pictures of generations deleted so long after the job's end, unless they were published; of trainings kept for ever, unless its owner deletes it; the grids of evaluations go with their data set", ("job_files",), setting=_PICTURES, work=_rows("job_files", _PICTURES)),
+    RetentionRule("pictures that were sent for generations", "deleted so long after a workflow last named them; what a workflow goes on from stays until it has ended", ("source_pictures", "workflow_sources"), setting=_SOURCES, work=_rows("source_pictures", _SOURCES)),
     RetentionRule("checkpoints of jobs that have ended", "deleted when the job succeeds, but for those that `keepEvery` lets stay; of others the newest stays; deleted so long after the end, then a retry begins from the start", ("job_checkpoints",), setting=_CHECKPOINTS, work=_rows("job_checkpoints", _CHECKPOINTS)),
     RetentionRule("what the stages of jobs have made", "deleted so long after the job's end; bytes that only they name go with them, and those of a version that was published are its own", ("job_stages", "job_stage_blobs"), setting=_CHECKPOINTS, work=_rows("job_stages", _CHECKPOINTS)),
     RetentionRule("data sets", _OWN + "; then the grids of evaluations that show its photos go, too (of `job_files`), and a name stays for the jobs that used it", ("data_sets", "data_set_images")),
@@ -127,7 +130,7 @@ RULES: tuple[RetentionRule, ...] = (
     RetentionRule("channels", _SMALL + "rows of before name them", ("channels", "address_channels")),
     RetentionRule("where and how readers are notified", "kept until the reader changes it", ("notification_preferences", "notification_readers", "endpoints", "channel_pauses")),
     RetentionRule("places on leaderboards", _SMALL + "the editions of past days are what they show", ("leaderboard_editions", "leaderboard_places")),
-    RetentionRule("state of flows and of the relay", _SMALL + "one row for each, or for each of its days", ("drain_wakeups", "relay_duties", "flow_deployments", "watched_flows", "flow_partitions", "flow_pauses", "schema_migrations", "retention_marks", "last_backup")),
+    RetentionRule("state of flows and of the relay", _SMALL + "one row for each, or for each of its days", ("drain_wakeups", "relay_duties", "flow_deployments", "watched_flows", "flow_partitions", "flow_pauses", "generation_backends", "schema_migrations", "retention_marks", "last_backup")),
     RetentionRule("unfinished uploads", "given up by the API after so long without a byte", ("model_uploads", "byte_reservations"), ("model-uploads", "uploads"), _UPLOADS),
     RetentionRule("bytes that no row names", "deleted by `reconcile` after so long", ("orphans", "released_bytes"), folders=("blobs",), setting=_BLOBS),
     RetentionRule("Prefect's flow runs, task runs, logs, artifacts", "deleted by Prefect's server so long after their end", setting=_FLOWS, work=_by(watch_flow_runs, _FLOWS)),

@@ -34,7 +34,8 @@ select coalesce((select sum(file.size)
                    join version_files file on file.version_id = version.id
                   where model.account_id = %(account_id)s and file.gone_at is null), 0)::bigint as models,
        coalesce((select sum(size) from images
-                  where account_id = %(account_id)s and gone_at is null), 0)::bigint as images,
+                  where account_id = %(account_id)s and gone_at is null), 0)::bigint
+       + coalesce((select sum(size) from source_pictures where account_id = %(account_id)s), 0)::bigint as images,
        coalesce((select sum(photo.size)
                    from data_sets owner join data_set_images photo on photo.data_set_id = owner.id
                   where owner.account_id = %(account_id)s), 0)::bigint as data_sets,

@@ -92,22 +92,21 @@ select image.*, {version_facts}, 'image' as thing, image.id as image_id, image.n
  where image.id = %(id)s and (%(sha256)s::text is null or image.sha256 = %(sha256)s::text);
 
 -- job_file --
--- A file of a job by its bytes, whether its owner is banned, why a model that the job made, or drew with, was taken down,
--- if one was, and whether what it shows was deleted: the model that the job made, or for a grid, which shows the photos
--- too, its data set.
+-- A file of a job by its bytes, whether its owner is banned, why a model that the job made, or drew with, was taken
+-- down, if one was, and whether what it shows was deleted: the model that the job made, or for a grid, which shows the
+-- photos too, its data set.
 select file.*, job.account_id as owner_id, owner.status = 'active' as owner_active,
        (select model.gone_reason
           from model_versions version join models model on model.id = version.model_id
          where model.mode = 'TakenDown'
-           and version.id in (
+           and version.id = any(array(
                select job.model_version_id
                 union all
                select (job.request ->> 'model_version_id')::bigint
                 union all
-               select jsonb_path_query(job.request, '$.steps[*].drawing.model.version_id')::bigint
-                union all
-               select jsonb_path_query(job.request, '$.steps[*].drawing.adapters[*].version_id')::bigint)
-         limit 1) as taken_down,
+               -- Models and adapters of all steps of a workflow: a picture of one goes into another.
+               select used::bigint from jsonb_path_query(job.request, '$.steps[*].drawing.*.version_id') used))
+         order by version.id limit 1) as taken_down,
        exists (select from model_versions version join models model on model.id = version.model_id
                 where version.id = job.model_version_id and (version.gone_at is not null or model.gone_at is not null))
        or file.role = 'grid' and exists (

@@ -39,6 +39,29 @@ select version.id::text as fault from model_versions version
    and not exists (select from outbox
                     where subject = 'model_version:' || version.id and kind = 'model_version.published');
 
+-- generation_without_rows --
+-- A generation has its workflow and all of its steps, but those of before there were workflows.
+with lacking as materialized (
+    select job.id, job.request from jobs job
+      left join workflows workflow on workflow.job_id = job.id
+      left join (select job_id, count(*) as steps from workflow_steps group by job_id) there on there.job_id = job.id
+     where job.kind = 'generation' and (workflow.job_id is null or there.steps is null)
+)
+select id::text as fault from lacking where request ? 'steps' and request ? 'asked';
+
+-- ended_without_charge --
+-- What was drawn is charged when a generation ends, and not before.
+select job.id::text as fault from jobs job join workflows workflow on workflow.job_id = job.id
+ where (job.ended_at is not null) <> (workflow.charged is not null) or workflow.charged > workflow.price;
+
+-- step_of_ended_job --
+-- Steps end with their job, and the pictures that they go on from are let go.
+select job.id::text as fault from workflow_steps step join jobs job on job.id = step.job_id
+ where step.state in ('waiting', 'running') and job.ended_at is not null
+ union
+select job.id::text from workflow_sources source join jobs job on job.id = source.job_id
+ where job.ended_at is not null;
+
 -- overdue_events --
 -- Events older than a while that still have had no effect.
 select id || ' ' || kind || coalesce(': ' || last_error, '') as fault from outbox
@@ -67,6 +90,8 @@ with rounds as (
              where file.gone_at is null
             union all select image.account_id, image.size
                         from chosen join images image on image.account_id = chosen.id where image.gone_at is null
+            union all select sent.account_id, sent.size
+                        from chosen join source_pictures sent on sent.account_id = chosen.id
             union all select owner.account_id, photo.size
                         from chosen join data_sets owner on owner.account_id = chosen.id
                         join data_set_images photo on photo.data_set_id = owner.id

@@ -8,7 +8,9 @@ select hash from unnest(%(hashes)s::text[]) as asked (hash)
     or exists (select from job_checkpoints where sha256 = hash)
     or exists (select from job_files where sha256 = hash)
     or exists (select from job_stage_blobs where sha256 = hash)
-    or exists (select from sampled_images where sha256 = hash);
+    or exists (select from sampled_images where sha256 = hash)
+    or exists (select from source_pictures where sha256 = hash)
+    or exists (select from workflow_sources where sha256 = hash);
 
 -- naming --
 -- The first few rows that name a hash, in words.
@@ -33,6 +35,12 @@ select what from (
        from base_model_files where sha256 = %(hash)s limit %(limit)s)
     union all
     (select format('image %%s of sampled set %%s', position, recipe_hash) from sampled_images
+      where sha256 = %(hash)s limit %(limit)s)
+    union all
+    (select format('a picture that account %%s sent for generations', account_id) from source_pictures
+      where sha256 = %(hash)s limit %(limit)s)
+    union all
+    (select format('a picture that job %%s goes on from', job_id) from workflow_sources
       where sha256 = %(hash)s limit %(limit)s)
 ) named
  limit %(limit)s;
@@ -64,6 +72,12 @@ select sha256, max(size) as size from (
       where sha256 > %(low)s and sha256 < %(high)s order by sha256 limit %(limit)s)
     union all
     (select distinct on (sha256) sha256, size from sampled_images
+      where sha256 > %(low)s and sha256 < %(high)s order by sha256 limit %(limit)s)
+    union all
+    (select distinct on (sha256) sha256, size from source_pictures
+      where sha256 > %(low)s and sha256 < %(high)s order by sha256 limit %(limit)s)
+    union all
+    (select distinct on (sha256) sha256, size from workflow_sources
       where sha256 > %(low)s and sha256 < %(high)s order by sha256 limit %(limit)s)
 ) named
  group by sha256

@@ -22,6 +22,8 @@ BATCHES: Sequence[str] = (
     "base_models",
     "job_checkpoints",
     "job_stages",
+    "job_files",
+    "source_pictures",
     "alerts",
     "backfills",
 )

@@ -137,6 +137,32 @@ with gone as (
 )
 select count(*) as gone from gone;
 
+-- job_files --
+-- What generations drew that ended long ago; what was published of it stays.
+with gone as (
+    delete from job_files
+     where ctid = any(array(select file.ctid from job_files file join jobs job on job.id = file.job_id
+                             -- Before its job's end: most are passed over without a look at their jobs.
+                             where file.role in ('image', 'grid') and file.created_at < %(before)s
+                               and job.kind = 'generation' and job.ended_at < %(before)s
+                               and not exists (select from images shown
+                                                where shown.sha256 = file.sha256 and shown.account_id = job.account_id
+                                                  and shown.gone_at is null)
+                             limit %(limit)s for update of file skip locked))
+    returning 1
+)
+select count(*) as gone from gone;
+
+-- source_pictures --
+-- Those that nobody has asked for since `before`. A workflow that has not ended keeps the bytes of its own.
+with gone as (
+    delete from source_pictures
+     where ctid = any(array(select ctid from source_pictures where used_at < %(before)s
+                             order by used_at limit %(limit)s for update skip locked))
+    returning 1
+)
+select count(*) as gone from gone;
+
 -- alerts --
 -- One that is raised stays however old it is.
 with gone as (

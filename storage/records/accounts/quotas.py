@@ -38,7 +38,8 @@ class NamedUsage(Usage, frozen=True, kw_only=True):
 
 
 class UsageByKind(msgspec.Struct, frozen=True, kw_only=True):
-    """The bytes that an account holds, by what they are of. `jobs`: their files and checkpoints."""
+    """The bytes that an account holds, by what they are of. `images`: also those that it sent for generations; `jobs`:
+    their files and checkpoints."""
 
     models: int
     images: int

@@ -15,7 +15,7 @@ from flows.runs.light_tracking import UNTAGGED_EXPERIMENTS
 from flows.upkeep.retention.retention import apply, apply_retention
 from flows.upkeep.retention.retention_rules import RetentionRule, table_rules
 from storage.postgres.accounts import idempotency
-from storage.postgres.catalog import versions
+from storage.postgres.catalog import catalog, versions
 from storage.postgres.connection import Query, Script
 from storage.postgres.jobs import job_files, jobs, publication, sampled_sets
 from storage.postgres.upkeep import invariants, retention
@@ -24,7 +24,7 @@ from storage.records.catalog.vocabulary import ModelType
 from storage.records.jobs.choices import TrainingMethod
 from storage.settings import MlflowSettings
 from storage.stores import Stores
-from tests.storage.makers import a_job, an_account
+from tests.storage.makers import a_bare_generation, a_drawn_picture, a_job, a_workflow, an_account, an_image
 
 DOCUMENT = Path(__file__).parents[4] / "docs" / "how-to" / "retention.md"
 DAY = timedelta(days=1)
@@ -76,6 +76,10 @@ OLD_ROWS: dict[str, str] = {
     " select id, coalesce((select max(step) from job_checkpoints), 0) + 1, '', 1 from jobs where ended_at = %(at)s",
     "job_stages": "insert into job_stages (job_id, stage, key, result, made_by, attempt, seconds, peak_bytes)"
     " select id, 'export', '', '{}', id, 1, 1, 1 from jobs where ended_at = %(at)s",
+    "job_files": "insert into job_files (job_id, name, role, sha256, size, media_type, created_at)"
+    " select id, %(at)s::text, 'image', '', 1, 'image/png', %(at)s from jobs where ended_at = %(at)s",
+    "source_pictures": "insert into source_pictures (account_id, sha256, width, height, size, used_at)"
+    " values (%(account)s, encode(sha256(%(at)s::text::bytea), 'hex'), 1, 1, 1, %(at)s)",
 }
 KEPT = {
     "outbox": 30,
@@ -91,13 +95,15 @@ KEPT = {
     "base_models": 90,
     "job_checkpoints": 90,
     "job_stages": 90,
+    "job_files": 365,
+    "source_pictures": 30,
 }
 """Days that the rows of each table are kept."""
 
 
-def an_ended_job(stores: Stores, at: datetime) -> None:
+def an_ended_job(stores: Stores, at: datetime, *, generation: bool = False) -> None:
     """A job that was cancelled at a time."""
-    job = a_job(stores.database)
+    job = a_bare_generation(stores.database) if generation else a_job(stores.database)
     stores.database.run(jobs.cancel(job.id, job.account_id))
     execute(stores, "alter table jobs disable trigger job_moves")
     execute(stores, "update jobs set ended_at = %(at)s where id = %(id)s returning id", at=at, id=job.id)
@@ -113,14 +119,34 @@ def test_what_is_older_than_its_setting_goes_and_what_is_not_stays(stores: Store
     account, now = an_account(stores.database), stores.database.run(retention.now())
     kept, minute = timedelta(days=KEPT[table]), timedelta(minutes=1)
     for age in (kept + minute, kept * 3 + minute, kept - minute, -DAY):
-        if table in ("job_checkpoints", "job_stages"):
-            an_ended_job(stores, now - age)
+        if table in ("job_checkpoints", "job_stages", "job_files"):
+            an_ended_job(stores, now - age, generation=table == "job_files")
         execute(stores, OLD_ROWS[table] + " returning 1", at=now - age, account=account)
     before = size(stores, table)
     report = apply(stores, [rule_of(table)])
     assert (report.faults, report.count) == ([], 2)
     assert size(stores, table) == before - 2
     assert apply(stores, [rule_of(table)]).count == 0
+
+
+def test_of_what_was_drawn_long_ago_what_was_published_stays(stores: Stores) -> None:
+    job = a_workflow(stores.database, count=2)
+    training = a_job(stores.database, job.account_id)
+    held = stores.database.run(jobs.claim(job.id, 1, None))
+    published, other = (a_drawn_picture(stores.database, held, number=number) for number in range(2))
+    a_drawn_picture(stores.database, stores.database.run(jobs.claim(training.id, 1, None)))
+    stores.database.run(jobs.succeed(job.id, 1, None))
+    stores.database.run(jobs.fail(training.id, 1, "test", "because"))
+    execute(stores, "alter table jobs disable trigger job_moves")
+    execute(stores, "update jobs set ended_at = now() - interval '366 days' returning 1")
+    execute(stores, "alter table jobs enable trigger job_moves")
+    execute(stores, "update job_files set created_at = now() - interval '367 days' returning 1")
+    [model] = stores.database.run(catalog.list_models(job.account_id))
+    an_image(stores.database, model, sha256=published.sha256)
+    assert apply(stores, [rule_of("job_files")]).count == 1
+    assert [file.name for file in stores.database.run(job_files.files(job.id))] == [published.name]
+    assert other.name != published.name
+    assert len(stores.database.run(job_files.files(training.id))) == 1
 
 
 def test_a_base_model_that_was_replaced_stays_while_a_job_that_names_it_can_go_on(stores: Stores) -> None:
@@ -159,6 +185,26 @@ def test_of_a_job_that_succeeded_what_was_asked_for_stays_to_choose_from(stores:
     stores.database.run(jobs.succeed(job.id, 1, None))
     assert apply(stores, [rule_of("job_checkpoints")]).count == 2
     assert [one.step for one in stores.database.run(job_files.checkpoints(job.id))] == [20, 10]
+
+
+def test_of_what_was_drawn_long_ago_what_was_published_stays(stores: Stores) -> None:
+    job = a_workflow(stores.database, count=2)
+    training = a_job(stores.database, job.account_id)
+    held = stores.database.run(jobs.claim(job.id, 1, None))
+    published, other = (a_drawn_picture(stores.database, held, number=number) for number in range(2))
+    a_drawn_picture(stores.database, stores.database.run(jobs.claim(training.id, 1, None)))
+    stores.database.run(jobs.succeed(job.id, 1, None))
+    stores.database.run(jobs.fail(training.id, 1, "test", "because"))
+    execute(stores, "alter table jobs disable trigger job_moves")
+    execute(stores, "update jobs set ended_at = now() - interval '366 days' returning 1")
+    execute(stores, "alter table jobs enable trigger job_moves")
+    execute(stores, "update job_files set created_at = now() - interval '367 days' returning 1")
+    [model] = stores.database.run(catalog.list_models(job.account_id))
+    an_image(stores.database, model, sha256=published.sha256)
+    assert apply(stores, [rule_of("job_files")]).count == 1
+    assert [file.name for file in stores.database.run(job_files.files(job.id))] == [published.name]
+    assert other.name != published.name
+    assert len(stores.database.run(job_files.files(training.id))) == 1
 
 
 def test_a_base_model_that_was_replaced_stays_while_the_catalogue_has_an_adapter_of_it(stores: Stores) -> None:

@@ -20,7 +20,6 @@ from storage.postgres.events import outbox
 from storage.postgres.jobs import jobs, submissions
 from storage.records.events.events import JobStarted, JobSubmitted
 from storage.records.jobs.choices import TrainingOptimizer
-from storage.records.jobs.generation import GenerationRequest
 from storage.records.jobs.jobs import JobKind
 from storage.records.jobs.training import TrainingRequest
 from tests.storage.makers import NO_LIMITS, a_data_set, a_job, an_account, settings_for
@@ -127,9 +126,7 @@ def test_the_limit_holds_for_submissions_at_once(database: Database) -> None:
 
 def test_a_field_that_requests_of_before_lack_changes_no_hash_while_it_is_empty() -> None:
     training = TrainingRequest(data_set_id=UUID(int=1), class_word="mug", learning_rate=1e-5)
-    drawing = GenerationRequest(model_version_id=1, prompt="a mug", guidance_scale=7.5)
-    # What the release before methods, optimizers and backends stored for these.
+    # What the release before methods and optimizers stored for it.
     assert submissions.hash_request(JobKind.TRAINING, training).startswith("ae63ef82613b7906")
-    assert submissions.hash_request(JobKind.GENERATION, drawing).startswith("45627da58e7fc6cb")
     other = msgspec.structs.replace(training, optimizer=TrainingOptimizer.ADAMW)
     assert submissions.hash_request(JobKind.TRAINING, other) != submissions.hash_request(JobKind.TRAINING, training)

@@ -19,7 +19,9 @@ BYTES = {
     "job_files.sha256",
     "job_stage_blobs.sha256",
     "sampled_images.sha256",
+    "source_pictures.sha256",
     "version_files.sha256",
+    "workflow_sources.sha256",
 }
 
 NO_BYTES = {
@@ -35,6 +37,7 @@ NO_BYTES = {
     "sampled_images.recipe_hash": "of a recipe",
     "search_vectors.text_hash": "of a text",
     "sampled_sets.recipe_hash": "of a recipe",
+    "workflows.request_hash": "of a request",
 }
 
 VALUES = {

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from storage.records.jobs.generation import GenerationRecipe
 from storage.records.jobs.jobs import JobKind
 from storage.records.jobs.machines import Machine, resolve_on
-from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import TrainingJobRequest
 from tests.storage.records.jobs.test_training import resolved
 
@@ -34,11 +32,6 @@ def test_a_recipe_of_before_keeps_what_was_written_at_its_submission() -> None:
     assert resolve_on(OTHER, JobKind.TRAINING, older) is None
 
 
-def test_a_generation_is_resolved_in_the_same_way() -> None:
-    sampler = SamplerSettings(steps=2, guidance_scale=1.0)
-    asked = GenerationRecipe(model_version_id=1, prompt="a mug", negative_prompt="", count=1, seed=1, sampler=sampler)
-    first = resolve_on(MACHINE, JobKind.GENERATION, msgspec.to_builtins(asked))
-    assert first is not None
-    whole = msgspec.convert(first.request, GenerationRecipe)
-    assert (whole.threads, first.recipe_hash) == (3, whole.fingerprint())
-    assert resolve_on(OTHER, JobKind.GENERATION, first.request) is None
+def test_a_drawing_leaves_nothing_open_that_a_machine_could_say() -> None:
+    assert resolve_on(MACHINE, JobKind.GENERATION, {"asked": {}, "steps": []}) is None
+    assert resolve_on(MACHINE, JobKind.GENERATION, {"prompt": "of before workflows", "threads": 0}) is None

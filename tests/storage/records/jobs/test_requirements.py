@@ -9,11 +9,9 @@ import msgspec
 import pytest
 
 from storage.errors import InvalidRequest
-from storage.records.jobs.generation import GenerationRecipe
 from storage.records.jobs.jobs import JobKind
 from storage.records.jobs.machines import Machine, resolve_on
 from storage.records.jobs.requirements import refuse_unknown, with_needs
-from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import TrainingJobRequest
 from tests.flows.training.tiny import recipe
 
@@ -43,27 +41,17 @@ def test_a_request_needs_the_options_that_are_not_at_their_default() -> None:
 
 
 def test_an_option_that_is_needed_and_unknown_is_refused_by_name() -> None:
-    refuse_unknown(JobKind.TRAINING, request(ema_decay=0.5))
-    refuse_unknown(JobKind.TRAINING, later(needed=False))
+    refuse_unknown(request(ema_decay=0.5))
+    refuse_unknown(later(needed=False))
     with pytest.raises(InvalidRequest, match="this release knows no option 'fancy', which the job asks for"):
-        refuse_unknown(JobKind.TRAINING, later(needed=True))
+        refuse_unknown(later(needed=True))
 
 
 def test_without_a_list_every_unknown_field_is_refused() -> None:
     made = later(needed=False)
     del made["needs"]
     with pytest.raises(InvalidRequest, match="'fancy'"):
-        refuse_unknown(JobKind.TRAINING, made)
-
-
-def test_of_a_generation_every_unknown_field_is_refused() -> None:
-    drawing = GenerationRecipe(
-        model_version_id=1, prompt="a mug", negative_prompt="", count=1, seed=0, sampler=SamplerSettings()
-    )
-    plain = msgspec.to_builtins(drawing)
-    refuse_unknown(JobKind.GENERATION, plain)
-    with pytest.raises(InvalidRequest, match="'upscale'"):
-        refuse_unknown(JobKind.GENERATION, {**plain, "upscale": 2})
+        refuse_unknown(made)
 
 
 def test_a_claim_keeps_what_only_a_later_release_knows() -> None:
