@@ -115,11 +115,13 @@ def a_workflow(
     settings: Settings | None = None,
     **fields: Any,
 ) -> Job:
-    """A submitted workflow of the fields of a request; one with a single step draws with the account's newest model."""
+    """A submitted workflow of the fields of a request, which may be plain JSON; one of a single step draws with the
+    account's newest model unless it names one."""
     owner = an_account(database) if account_id is None else account_id
     if "workflow" not in fields:
-        fields = {"model": the_version(database, owner).id, "prompt": "a mug", **fields}
-    request = WorkflowRequest(**fields)
+        model = fields.get("model") or the_version(database, owner).id
+        fields = {"prompt": "a mug", **fields, "model": model}
+    request = msgspec.convert(msgspec.to_builtins(WorkflowRequest(**fields)), WorkflowRequest)
     settings = settings or settings_for("postgresql://unused")
     script = workflow_submissions.submit_workflow(request, owner, settings, seed=7, idempotency_key=key)
     return database.run(script)[0]
@@ -136,16 +138,10 @@ def the_version(database: Database, account_id: UUID) -> ModelVersion:
 def a_drawn_picture(database: Database, job: Job, step: str = "0", number: int = 0, **fields: Any) -> JobFile:
     """A picture that a claimed job has drawn, whose bytes nobody looks at."""
     sha256 = hashlib.sha256(f"{job.id} {step} {number}".encode()).hexdigest()
-    script = job_files.put_file(
-        job.id,
-        job.attempt,
-        name=f"{step}-{number:03}.png",
-        role=JobFileRole.IMAGE,
-        media_type="image/png",
-        details={"step": step, "number": number, "width": 64, "height": 64},
-        **{"sha256": sha256, "size": 10, **fields},
-    )
-    return database.run(script)
+    plain = {"name": f"{step}-{number:03}.png", "sha256": sha256, "size": 10, "media_type": "image/png"}
+    details = {"step": step, "number": number, "width": 64, "height": 64}
+    wanted: dict[str, Any] = {**plain, "role": JobFileRole.IMAGE, "details": details, **fields}
+    return database.run(job_files.put_file(job.id, job.attempt, **wanted))
 
 
 def a_bare_generation(database: Database) -> Job:

@@ -187,26 +187,6 @@ def test_of_a_job_that_succeeded_what_was_asked_for_stays_to_choose_from(stores:
     assert [one.step for one in stores.database.run(job_files.checkpoints(job.id))] == [20, 10]
 
 
-def test_of_what_was_drawn_long_ago_what_was_published_stays(stores: Stores) -> None:
-    job = a_workflow(stores.database, count=2)
-    training = a_job(stores.database, job.account_id)
-    held = stores.database.run(jobs.claim(job.id, 1, None))
-    published, other = (a_drawn_picture(stores.database, held, number=number) for number in range(2))
-    a_drawn_picture(stores.database, stores.database.run(jobs.claim(training.id, 1, None)))
-    stores.database.run(jobs.succeed(job.id, 1, None))
-    stores.database.run(jobs.fail(training.id, 1, "test", "because"))
-    execute(stores, "alter table jobs disable trigger job_moves")
-    execute(stores, "update jobs set ended_at = now() - interval '366 days' returning 1")
-    execute(stores, "alter table jobs enable trigger job_moves")
-    execute(stores, "update job_files set created_at = now() - interval '367 days' returning 1")
-    [model] = stores.database.run(catalog.list_models(job.account_id))
-    an_image(stores.database, model, sha256=published.sha256)
-    assert apply(stores, [rule_of("job_files")]).count == 1
-    assert [file.name for file in stores.database.run(job_files.files(job.id))] == [published.name]
-    assert other.name != published.name
-    assert len(stores.database.run(job_files.files(training.id))) == 1
-
-
 def test_a_base_model_that_was_replaced_stays_while_the_catalogue_has_an_adapter_of_it(stores: Stores) -> None:
     job = a_job(stores.database, method=TrainingMethod.LORA)
     stores.database.run(jobs.claim(job.id, 1, None))
