@@ -19,13 +19,13 @@ from storage.postgres.connection import Query, Script, column, load_statements, 
 from storage.postgres.jobs import jobs
 from storage.postgres.locks import lock_number
 from storage.records.generation.resolved_workflows import ResolvedWorkflow
-from storage.records.generation.workflow_rows import StepPace, Workflow, WorkflowStep
+from storage.records.generation.workflow_rows import DrawingPace, Workflow, WorkflowStep
 from storage.records.jobs.jobs import Job, JobState
 
 SQL = load_statements(__file__)
 
 
-class Due(msgspec.Struct, frozen=True, kw_only=True):
+class DueWorkflow(msgspec.Struct, frozen=True, kw_only=True):
     """A workflow that can be drawn: its job and the attempt."""
 
     id: UUID
@@ -136,9 +136,9 @@ def wanted(flow: str) -> Script[int | None]:
     return numbers[0] if numbers else None
 
 
-def next_due(passed: Sequence[UUID] = ()) -> Query[Due | None]:
+def next_due(passed: Sequence[UUID] = ()) -> Query[DueWorkflow | None]:
     """The workflow that goes next, but for those passed over; its row is held until the transaction ends."""
-    return maybe(SQL["next"], {"passed": list(passed)}, Due)
+    return maybe(SQL["next"], {"passed": list(passed)}, DueWorkflow)
 
 
 def cancelling(job_ids: Sequence[UUID]) -> Query[list[UUID]]:
@@ -176,9 +176,9 @@ def _held(row: WorkflowStep | None, job_id: UUID, attempt: int) -> WorkflowStep:
     return row
 
 
-def paces() -> Query[list[StepPace]]:
+def paces() -> Query[list[DrawingPace]]:
     """Seconds that a unit of work took lately."""
-    return many(SQL["paces"], {}, StepPace)
+    return many(SQL["paces"], {}, DrawingPace)
 
 
 def list_for_account(

@@ -60,7 +60,7 @@ class WorkflowStep(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, object]
 
 
-class StepPace(msgspec.Struct, frozen=True, kw_only=True):
+class DrawingPace(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that a unit of work took lately, by family, at a backend."""
 
     family: str

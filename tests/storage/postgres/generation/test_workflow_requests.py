@@ -133,14 +133,12 @@ def test_what_it_has_drawn_is_gone_with_it(database: Database, owner: UUID, as_a
     plain = {"model": version.id, "prompt": "a mug"}
     job = a_workflow(database, owner, workflow=[plain, {"prompt": "a mug", **step}])
     other = a_workflow(database, owner, **plain)
-    pictures = [(one.id, a_drawn_picture(database, database.run(jobs.claim(one.id, 1, None)))) for one in (job, other)]
-    assert [database.run(policy.job_file(one, file.sha256))[1] for one, file in pictures] == [
-        one for _, one in pictures
-    ]
+    files = [a_drawn_picture(database, database.run(jobs.claim(one.id, 1, None))) for one in (job, other)]
+    assert [database.run(policy.job_file(file.job_id, file.sha256))[1] for file in files] == files
     database.run(models.take_down(database.run(catalog.model_by_id(taken.model_id)), "claim 12"))
     with pytest.raises(Gone, match="claim 12"):
-        database.run(policy.job_file(job.id, pictures[0][1].sha256))
-    assert database.run(policy.job_file(other.id, pictures[1][1].sha256))[1] == pictures[1][1]
+        database.run(policy.job_file(job.id, files[0].sha256))
+    assert database.run(policy.job_file(other.id, files[1].sha256))[1] == files[1]
 
 
 def test_a_version_without_files_is_not_drawn_with(database: Database, owner: UUID) -> None:
