@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 
 from deployments.local import environment as env
 from deployments.local.servers import probes
+from deployments.local.servers.mlflow import prepare_mlflow
 from deployments.local.servers.postgres import OURSELVES, EmbeddedPostgres, RunAs, account_to_run_as
 from deployments.local.servers.valkey import EmbeddedValkey
 from storage.embedded_servers import text_of
-from storage.secret_files import write_secret
 from storage.settings import Settings
 
 FLOW_NICENESS = 5
@@ -205,24 +205,6 @@ def mlflow_server(settings: Settings) -> Part:
         url=settings.mlflow.url,
         before_start=lambda: prepare_mlflow(settings, env.mlflow_database(server)),
     )
-
-
-def prepare_mlflow(settings: Settings, database_url: str) -> None:
-    """The folder of artifacts, and the file that the server reads its first account from."""
-    (settings.data_folder / "mlflow").mkdir(mode=0o700, exist_ok=True)
-    settings.mlflow_accounts_file.parent.mkdir(mode=0o700, exist_ok=True)
-    user, password = settings.mlflow.credentials or ("", "")
-    values = {
-        "default_permission": "NO_PERMISSIONS",
-        "database_uri": database_url,
-        "admin_username": user,
-        "admin_password": password,
-        # MLflow hashes the password with PBKDF2 for each request, tens of milliseconds, unless it may keep the outcome.
-        "auth_cache_ttl_seconds": "60",
-    }
-    # MLflow reads the file with configparser, to which a single % begins a reference.
-    lines = [f"{name} = {value.replace('%', '%%')}" for name, value in values.items()]
-    write_secret(settings.mlflow_accounts_file, "\n".join(["[mlflow]", *lines]))
 
 
 def deploy(settings: Settings, steps: Steps) -> Part:

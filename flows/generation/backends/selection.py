@@ -52,6 +52,7 @@ class BackendSelection:
         self._backends, self._look_seconds = dict(backends), look_seconds
         self.health = BackendHealth(stores.database, self._backends)
         self._looks: dict[str, _Look] = {}
+        self._closed = threading.Event()
 
     def look(self) -> None:
         """Ask every backend what it is and write that down. Raises nothing, and takes `look_seconds` at most besides
@@ -61,10 +62,11 @@ class BackendSelection:
         for name, backend in self._backends.items():
             # One that hangs is not asked a second time meanwhile.
             if name not in self._looks:
-                self._looks[name] = _Look(name, backend)
+                self._looks[name] = _Look(name, backend, self._closed)
         for name, look in list(self._looks.items()):
             self._take(name, look, until)
-        self.health.write()
+        if not self._closed.is_set():
+            self.health.write()
 
     def draw(
         self,
@@ -109,7 +111,9 @@ class BackendSelection:
             raise outcome.error()
 
     def close(self) -> None:
-        """Say that nothing is drawn any more, and close the backends' connections."""
+        """Say that nothing is drawn any more, and close the backends' connections. A look that goes on meanwhile in
+        another thread finds nothing any more."""
+        self._closed.set()
         self.health.end()
         for backend in self._backends.values():
             backend.close()
@@ -160,6 +164,8 @@ class BackendSelection:
     def _take(self, name: str, look: _Look, until: float) -> None:
         """Note what a look has found, or that it has found nothing in time."""
         look.ended.wait(max(0.0, until - time.monotonic()))
+        if self._closed.is_set():
+            return
         if look.facts is not None:
             self.health.looked(name, look.facts)
         elif not self.health.drawings(name):
@@ -173,8 +179,9 @@ class BackendSelection:
 class _Look:
     """A backend that is asked what it is, in a thread that the process does not wait for at its end."""
 
-    def __init__(self, name: str, backend: Backend) -> None:
-        self._backend, self.began, self.ended = backend, time.monotonic(), threading.Event()
+    def __init__(self, name: str, backend: Backend, closed: threading.Event) -> None:
+        self._backend, self._closed = backend, closed
+        self.began, self.ended = time.monotonic(), threading.Event()
         self.facts: BackendFacts | None = None
         self.reason = ""
         threading.Thread(target=self._ask, name=f"look-{name}", daemon=True).start()
@@ -185,8 +192,9 @@ class _Look:
         except (StoreUnavailable, BackendBroken) as error:
             self.reason = str(error)
         except Exception as error:
-            # A fault of one backend's own must not hide the others.
-            log.exception("look_failed")
+            # A fault of one backend's own must not hide the others. One that is closed meanwhile has none.
+            if not self._closed.is_set():
+                log.exception("look_failed")
             self.reason = f"Asking it failed ({type(error).__name__}). The log says more."
         finally:
             self.ended.set()

@@ -27,6 +27,7 @@ from tests.flows.generation.backends.toys import DRAWING, SECONDS, ScriptedBacke
 
 SILENT = BackendUnavailable("It does not respond.")
 BROKEN = BackendBroken("It is no picture.")
+STALLED = BackendStalled("Nothing moves.")
 ALL = [0, 1, 2]
 
 
@@ -270,11 +271,40 @@ def test_what_is_paid_is_drawn_by_nobody_else(
     assert two.asked == []
 
 
+@pytest.mark.parametrize("why", [BROKEN, STALLED], ids=["broken", "stalled"])
+def test_what_is_paid_and_broken_in_the_first_attempt_is_drawn_by_nobody_else(
+    selection: BackendSelection, one: ScriptedBackend, two: ScriptedBackend, why: Exception
+) -> None:
+    one.repeats_freely, one.fails = False, why
+
+    assert drawn_by(selection).error is why
+    assert two.asked == []
+
+
+def test_one_that_broke_something_has_stopped_before_another_begins(
+    selection: BackendSelection, one: ScriptedBackend
+) -> None:
+    one.sends = [picture(0, width=24), picture(1), picture(2)]
+    stopped = list[tuple[str, int]]()
+
+    drawing = selection.draw(
+        DRAWING,
+        DrawingCallbacks(),
+        key="step",
+        wanted=ALL,
+        urgency=0,
+        begins=lambda name: stopped.append((name, one.closed)),
+    )
+
+    assert [name for name, _ in drawing] == ["two"] * 3
+    assert stopped == [("one", 0), ("two", 1)]
+
+
 def test_one_that_the_settings_name_no_more_is_left(selection: BackendSelection) -> None:
     assert drawn_by(selection, held_by="gone").begun == ["one"]
 
 
-@pytest.mark.parametrize("why", [BROKEN, BackendStalled("Nothing moves.")], ids=["broken", "stalled"])
+@pytest.mark.parametrize("why", [BROKEN, STALLED], ids=["broken", "stalled"])
 def test_what_one_broke_or_left_lying_is_drawn_by_another(
     selection: BackendSelection, one: ScriptedBackend, two: ScriptedBackend, why: Exception
 ) -> None:
