@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 
 from PIL import Image
 
-from flows.generation.backends.protocol import Backend, BackendFacts
+from flows.generation.backends.protocol import Backend, BackendFacts, Opener
 from flows.generation.callbacks import DrawingCallbacks
 from flows.generation.comfyui.backend import ComfyBackend
 from flows.generation.comfyui.configured import configured_backend
@@ -55,4 +55,4 @@ def open_backend(stores: Stores) -> Backend | None:
     return ComfyuiBackend(configured_backend(stores.settings.comfyui, read))
 
 
-BACKEND = open_backend
+BACKEND: Opener = open_backend

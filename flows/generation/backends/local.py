@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
-from flows.generation.backends.protocol import Backend, BackendFacts
+from flows.generation.backends.protocol import Backend, BackendFacts, Opener
 from flows.generation.callbacks import DrawingCallbacks
 from flows.generation.drawn_pictures import DrawnPicture
 from flows.generation.engine.backend import EngineBackend
@@ -54,4 +54,4 @@ def open_backend(stores: Stores) -> Backend | None:
     return LocalBackend(EngineBackend(settings.engine_socket)) if settings.generation.engine else None
 
 
-BACKEND = open_backend
+BACKEND: Opener = open_backend

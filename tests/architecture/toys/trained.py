@@ -18,13 +18,14 @@ from flows.diffusion.families.lookup import family_named
 from flows.generation.images import generate_images
 from flows.training.dreambooth import train_dreambooth
 from storage.postgres.catalog import catalog
-from storage.postgres.jobs import job_files, submissions
+from storage.postgres.generation import workflow_submissions, workflows
+from storage.postgres.jobs import job_files
 from storage.records.catalog.catalog import FileRole
+from storage.records.generation.step_requests import WorkflowRequest
 from storage.records.jobs.choices import GenerationBackend, TrainingMethod, TrainingOptimizer
-from storage.records.jobs.generation import GenerationRequest
 from storage.records.jobs.jobs import JobFileRole, JobState
 from storage.records.jobs.training import TrainingJobRequest
-from storage.settings import MlflowSettings, Settings
+from storage.settings import GenerationSettings, MlflowSettings, Settings
 from storage.stores import Stores
 from tests.flows.training import test_dreambooth, tiny
 from tests.flows.training.test_dreambooth import end_of, submit
@@ -36,7 +37,9 @@ environment = test_dreambooth.environment
 def settings(settings: Settings) -> Settings:
     """One thread, so that a loaded machine is not slowed further; without MLflow, for the toy tracks."""
     jobs = settings.jobs.model_copy(update={"threads": 1, "silent_after_seconds": 30.0})
-    return settings.model_copy(update={"mlflow": MlflowSettings(url="http://127.0.0.1:9"), "jobs": jobs})
+    generation = GenerationSettings(linger_seconds=0.0)
+    mlflow = MlflowSettings(url="http://127.0.0.1:9")
+    return settings.model_copy(update={"mlflow": mlflow, "jobs": jobs, "generation": generation})
 
 
 @pytest.fixture
@@ -77,9 +80,14 @@ def test_photos_become_a_model_by_the_toys_and_the_toy_draws(
     base, made = hashes(toy_base, stores, version.id)
     assert {path for path in base if base[path] != made[path]} == {"unet/diffusion_pytorch_model.safetensors"}
 
-    request = GenerationRequest(model_version_id=version.id, prompt="a mug", seed=7, backend=GenerationBackend("toy"))
-    drawing, _ = stores.database.run(submissions.submit_generation(request, job.account_id, stores.settings, seed=1))
-    assert generate_images(drawing.id, 1, return_state=True).is_completed()
+    request = WorkflowRequest(model=version.id, prompt="a mug", seed=7, count=4, backend=GenerationBackend("toy"))
+    drawing, _ = stores.database.run(
+        workflow_submissions.submit_workflow(request, job.account_id, stores.settings, seed=1)
+    )
+    assert generate_images() == 4
+    assert end_of(stores, drawing.id).state is JobState.SUCCEEDED
+    [step] = stores.database.run(workflows.steps_of_jobs([drawing.id]))
+    assert step.backend == "toy"
     files = [one for one in stores.database.run(job_files.files(drawing.id)) if one.role is JobFileRole.IMAGE]
     colours = [Image.open(io.BytesIO(stores.blobs.read(one.sha256))).getpixel((0, 0)) for one in files]
     assert colours == [(7 + number, 0, 0) for number in range(4)]
