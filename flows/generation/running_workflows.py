@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
@@ -54,7 +54,7 @@ class EndedWorkflow:
 class _Thread:
     thread: threading.Thread
     job: RunningJob
-    began: float = field(default_factory=time.monotonic)
+    has_ended: bool = False
 
 
 class RunningWorkflows:
@@ -119,12 +119,11 @@ class RunningWorkflows:
         return paused
 
     def _reap(self) -> None:
-        for job_id in [job_id for job_id, one in self._threads.items() if not one.thread.is_alive()]:
-            del self._threads[job_id]
-        # Left behind since nothing was done for it: its place is free.
         held = self._group.running
-        for job_id in [job_id for job_id, one in self._threads.items() if one.job.id not in held and one.job.is_lost]:
-            del self._threads[job_id]
+        for job_id, one in list(self._threads.items()):
+            # Or it was left behind, since nothing was done for it: its place is free.
+            if one.has_ended or (one.job.is_lost and job_id not in held):
+                del self._threads[job_id]
 
     def _claim(self) -> None:
         passed: list[UUID] = []
@@ -144,11 +143,13 @@ class RunningWorkflows:
     def _begin(self, job: RunningJob) -> None:
         # What it logs, and its tasks, are this flow run's.
         work = copy_context().run
-        thread = threading.Thread(target=work, args=(self._work, job), name=f"draw-{job.id}", daemon=True)
+        thread = threading.Thread(target=work, args=(self._work, job.id), name=f"draw-{job.id}", daemon=True)
         self._threads[job.id] = _Thread(thread, job)
         thread.start()
 
-    def _work(self, job: RunningJob) -> None:
+    def _work(self, job_id: UUID) -> None:
+        one = self._threads[job_id]
+        job = one.job
         began, pictures, state = time.monotonic(), 0, ""
         try:
             with self._group.working_on(job):
@@ -165,6 +166,7 @@ class RunningWorkflows:
         finally:
             self.done.append(EndedWorkflow(job.id, state, pictures, time.monotonic() - began))
             self._ended()
+            one.has_ended = True
             self._wake.set()
 
     def _stop(self) -> None:
@@ -189,6 +191,8 @@ class WorkflowListener(threading.Thread):
             try:
                 with self._database.connect() as connection:
                     connection.execute("listen workflows")
+                    # Something may have come before, or while there was no connection.
+                    self._wake()
                     while not self._ended.is_set():
                         for _ in connection.notifies(timeout=LOOK_SECONDS, stop_after=1):
                             self._wake()
@@ -196,6 +200,5 @@ class WorkflowListener(threading.Thread):
                 self._ended.wait(LONGEST_PAUSE_SECONDS)
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Listen no more, within a second."""
         self._ended.set()
-        self.join(timeout=2 * LOOK_SECONDS)

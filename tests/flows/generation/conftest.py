@@ -9,9 +9,10 @@ from pydantic import SecretStr
 
 from storage.settings import PostgresSettings, Settings
 from storage.stores import Stores, open_stores
+from tests.flows.jobs.conftest import tracked
 from tests.flows.training.conftest import components, tiny_model
 
-__all__ = ["components", "module_stores", "tiny_model"]
+__all__ = ["components", "module_stores", "tiny_model", "tracked"]
 
 
 @pytest.fixture(scope="module")
