@@ -66,7 +66,7 @@ COMMANDS: dict[str, CommandPlace] = {
     "publish": CommandPlace(
         "catalog.publication:publish", "Show a model of yours, a fine-tune for example, to everybody."
     ),
-    "generate": CommandPlace("jobs.generate:generate", "Draw images with a model version and save them."),
+    "generate": CommandPlace("generation.generate:generate", "Draw pictures with models and adapters, and save them."),
     "download": CommandPlace(
         "catalog.download:download", "Bring a model version here. Repeating goes on where it broke off."
     ),

@@ -155,6 +155,36 @@ class Submitted(msgspec.Struct, frozen=True):
     kind: str
 
 
+class SourceResponse(msgspec.Struct, frozen=True):
+    """A picture to go on from."""
+
+    sha256: str
+    width: int
+    height: int
+
+
+class StepPriceResponse(msgspec.Struct, frozen=True):
+    """What a step of a generation costs and draws."""
+
+    name: str
+    credits: int
+    pictures: int
+    width: int
+    height: int
+    seconds: float | None = None
+    scheduler: str | None = None
+    steps: int | None = None
+
+
+class PriceResponse(msgspec.Struct, frozen=True):
+    """What a generation costs."""
+
+    credits: int
+    pictures: int
+    steps: tuple[StepPriceResponse, ...]
+    seconds: float | None = None
+
+
 class JobResponse(msgspec.Struct, frozen=True, rename="camel"):
     """A job. What is only in its detail has a default."""
 

@@ -14,6 +14,7 @@ from platform_api.metrics.prometheus import MEDIA_TYPE, FlowMetrics, exposed
 from platform_api.upkeep.health_checks import KeptLook, in_time
 from storage.postgres.connection import Script
 from storage.postgres.events import duties, outbox
+from storage.postgres.generation import backends, workflows
 from storage.postgres.metrics import freshness
 from storage.postgres.upkeep import last_backup
 from storage.stores import AsyncStores
@@ -45,6 +46,7 @@ async def flow_metrics(stores: AsyncStores) -> FlowMetrics:
     def script() -> Script[FlowMetrics]:
         flows = yield from freshness.report(datetime.now(UTC), stores.settings.metrics.late_after_seconds)
         events, backup = (yield from outbox.backlog()), (yield from last_backup.newest())
-        return FlowMetrics(flows, (yield from duties.every()), events, backup)
+        drawing = (yield from backends.list_all()), (yield from workflows.queue())
+        return FlowMetrics(flows, (yield from duties.every()), events, backup, *drawing)
 
     return await in_time(stores, script()) or FlowMetrics()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import cast
 
 from litestar.datastructures import State
@@ -13,9 +14,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from platform_api.http.problems import Refusals
+from platform_api.metrics.generation_metrics import generation_metrics
 from storage.postgres.events.outbox import Backlog
+from storage.postgres.generation.workflows import LaneQueue
 from storage.postgres.upkeep.last_backup import LastBackup
 from storage.records.events.duties import DutyReport
+from storage.records.generation.circuits import BackendRow
 from storage.records.metrics.freshness import FlowFreshness, PartitionState
 from storage.stores import AsyncStores
 from storage.thread_pools import Room
@@ -31,6 +35,8 @@ class FlowMetrics:
     duties: Sequence[DutyReport] = ()
     events: Backlog | None = None
     last_backup: LastBackup | None = None
+    backends: Sequence[BackendRow] = ()
+    lanes: Sequence[LaneQueue] | None = None
 
 
 class PlatformMetrics(Collector):
@@ -71,6 +77,7 @@ class PlatformMetrics(Collector):
                 family.add_metric([flow.flow], value(flow))
             yield family
         yield from self._relay()
+        yield from generation_metrics(self._others.backends, self._others.lanes, datetime.now(UTC))
         if self._others.last_backup:
             yield GaugeMetricFamily(
                 "darkroom_last_backup_timestamp_seconds",

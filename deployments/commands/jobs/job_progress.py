@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
@@ -72,6 +72,7 @@ class Lines:
 
     say: Callable[[str], None]
     clock: Callable[[], float] = time.monotonic
+    names: Mapping[str, str] = field(default_factory=lambda: STEPS)
     _phase: str = ""
     _tenth: int = 0
     _said: float = 0.0
@@ -87,7 +88,7 @@ class Lines:
         if tick.phase == self._phase and (tenth == self._tenth or (now - self._said < LINE_SECONDS and tenth < 10)):
             return
         self._phase, self._tenth, self._said = tick.phase, tenth, now
-        text = f"{STEPS.get(tick.phase, tick.phase)}"
+        text = f"{self.names.get(tick.phase, tick.phase)}"
         if tick.total:
             text += f" {tick.step}/{tick.total}"
         if tick.loss is not None:
@@ -103,6 +104,7 @@ class Bars:
     """A bar for each phase."""
 
     console: Console
+    names: Mapping[str, str] = field(default_factory=lambda: STEPS)
     _bars: Progress = field(init=False)
     _tasks: dict[str, TaskID] = field(default_factory=dict[str, TaskID])
 
@@ -128,7 +130,7 @@ class Bars:
         task = self._tasks.get(tick.phase)
         if task is None:
             self._fill()
-            task = self._bars.add_task(STEPS.get(tick.phase, tick.phase), total=None, count="", loss="")
+            task = self._bars.add_task(self.names.get(tick.phase, tick.phase), total=None, count="", loss="")
             self._tasks[tick.phase] = task
         count = f"{tick.step}/{tick.total}" if tick.total else ""
         loss = "" if tick.loss is None else f"loss {tick.loss:.4f}"
@@ -150,11 +152,11 @@ class Bars:
                 self._bars.stop_task(task.id)
 
 
-def display_for(console: Console) -> Bars | Lines:
-    """Bars in a terminal, lines elsewhere."""
+def display_for(console: Console, names: Mapping[str, str] = STEPS) -> Bars | Lines:
+    """Bars in a terminal, lines elsewhere. names: what phases are called."""
     if console.is_terminal:
-        return Bars(console)
-    return Lines(lambda text: typer.echo(f"{time.strftime('%H:%M:%S')} {text}"))
+        return Bars(console, names)
+    return Lines(lambda text: typer.echo(f"{time.strftime('%H:%M:%S')} {text}"), names=names)
 
 
 def find_job(api: Api, job_id: UUID) -> JobResponse:

@@ -67,11 +67,11 @@ def job_files(api: Api, job: JobResponse) -> Sequence[JobFileResponse]:
     return api.get(f"{job.path}/files", Listing[JobFileResponse]).items
 
 
-def save_images(api: Api, job: JobResponse, folder: Path) -> list[Path]:
-    """Bring the images of a generation to `folder`; returns their paths."""
+def save_images(api: Api, job: JobResponse, folder: Path, roles: Sequence[str] = ("image",)) -> list[Path]:
+    """Bring the files of these roles that a generation made to `folder`; returns their paths."""
     saved: list[Path] = []
     for file in job_files(api, job):
-        if file.role == "image":
+        if file.role in roles:
             target = safe_target(folder, f"{str(job.id)[:8]}-{file.name}").resolve()
             fetch_file(api, file.url, target, sha256=file.sha256, size=file.size)
             saved.append(target)

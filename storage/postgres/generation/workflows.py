@@ -39,6 +39,14 @@ class Ahead(msgspec.Struct, frozen=True, kw_only=True):
     units: float
 
 
+class LaneQueue(msgspec.Struct, frozen=True, kw_only=True):
+    """Workflows of a lane that wait, and that are drawn now."""
+
+    lane: int
+    waiting: int
+    drawing: int
+
+
 class Annotations(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller writes on a workflow and its steps, of which nothing is drawn."""
 
@@ -149,6 +157,11 @@ def cancelling(job_ids: Sequence[UUID]) -> Query[list[UUID]]:
 def ahead(job: Job, lane: int) -> Query[Ahead]:
     """What goes before a submitted workflow."""
     return one(SQL["ahead"], {"lane": lane, "sequence": job.sequence}, Ahead, "the queue")
+
+
+def queue() -> Query[list[LaneQueue]]:
+    """What waits and what is drawn, by lane; lanes without any are left out."""
+    return many(SQL["queue"], {}, LaneQueue)
 
 
 def begin_step(job_id: UUID, attempt: int, position: int, backend: str | None) -> Script[WorkflowStep]:

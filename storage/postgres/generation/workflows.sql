@@ -83,6 +83,16 @@ select (select count(*) from going) + (select count(*) from waiting) as workflow
           from going join workflow_steps step on step.job_id = going.id and step.state in ('waiting', 'running'))
        + (select coalesce(sum(units), 0) from waiting) as units;
 
+-- queue --
+-- How many workflows wait and how many are drawn, by lane.
+select coalesce(workflow.lane, 1) as lane,
+       count(*) filter (where job.state = 'submitted') as waiting,
+       count(*) filter (where job.state <> 'submitted') as drawing
+  from jobs job left join workflows workflow on workflow.job_id = job.id
+ where job.kind = 'generation' and job.state in ('submitted', 'running', 'cancelling')
+ group by 1
+ order by 1;
+
 -- begin_step --
 -- The job's row is held: a new attempt begins before or after this, not meanwhile.
 with holder as (

@@ -106,7 +106,11 @@ class Artist:
 
     def draw(self, job_id: str | UUID, seconds: float = 2.0) -> list[bytes]:
         """A whole workflow, drawn; the bytes of its pictures."""
-        job, pictures = self.claim(job_id), list[bytes]()
+        return self.finish(self.claim(job_id), seconds)
+
+    def finish(self, job: Job, seconds: float = 2.0) -> list[bytes]:
+        """A claimed one, drawn to its end."""
+        pictures = list[bytes]()
         for position, step in enumerate(read_workflow(job.request).steps):
             self.begin(job, position)
             pictures += [self.put(job, step, number, position, seconds) for number in range(step.pictures)]
