@@ -33,7 +33,8 @@ from storage.errors import InvalidRequest, NotFound, WrongState
 from storage.postgres.catalog import catalog, images
 from storage.postgres.connection import Script
 from storage.postgres.jobs import job_files
-from storage.records.catalog.catalog import CatalogImage, FileRole, Model, ModelVersion, NewImage
+from storage.records.catalog.catalog import CatalogImage, Model, ModelVersion, NewImage
+from storage.records.catalog.variants import primary_file
 from storage.records.catalog.vocabulary import BrowsingLevel
 from storage.records.jobs.jobs import Job, JobFile, JobFileRole, JobKind
 from storage.stores import AsyncStores
@@ -182,14 +183,15 @@ def _shown(version_id: int, sha256: str, most: int) -> Script[CatalogImage | Non
 
 def _meta(facts: DrawnPictureFacts, model: Model, version: ModelVersion) -> Script[dict[str, object]]:
     """How the picture was drawn, with the hashes that other tools know its model and adapters by."""
-    files = yield from catalog.files(*versions_of(facts.drawing))
-    hashes: dict[int, str] = {}
-    for file in files:
-        digest = file.hashes.auto_v3 or file.hashes.auto_v2
-        if file.role is FileRole.WEIGHTS and digest and file.version_id not in hashes:
-            hashes[file.version_id] = digest
-    name = facts.drawing.model.name
-    if not name and facts.drawing.model.version_id == version.id:
+    drawing, hashes = facts.drawing, dict[int, str]()
+    for version_id in versions_of(drawing):
+        file = primary_file((yield from catalog.files(version_id)))
+        if file is not None:
+            # As A1111 writes them into pictures: AutoV2 of a model, AutoV3 of an adapter.
+            known = file.hashes.auto_v2 if version_id == drawing.model.version_id else file.hashes.auto_v3
+            hashes |= {version_id: known} if known else {}
+    name = drawing.model.name
+    if not name and drawing.model.version_id == version.id:
         name = f"{model.name} {version.name}".strip()
     return gallery_meta(facts, name, hashes)
 

@@ -33,7 +33,7 @@ BY_WORDS: dict[str, RunBy] = {
     "darkroom events discard": RunBy(HERE, '"events", "discard"'),
     "darkroom events list": RunBy(HERE, '"events", "list"'),
     "darkroom events replay": RunBy(HERE, '"events", "replay"'),
-    "darkroom generate": RunBy(f"{COMMANDS}/jobs/test_generate.py", '"generate"'),
+    "darkroom generate": RunBy(f"{COMMANDS}/generation/test_generate.py", '"generate"'),
     "darkroom import": RunBy(f"{COMMANDS}/catalog/test_importing.py", '"import"'),
     "darkroom jobs rerun-stage": RunBy(f"{COMMANDS}/jobs/test_jobs.py", '"rerun-stage"'),
     "darkroom jobs list": RunBy(f"{COMMANDS}/jobs/test_jobs.py", '"list"'),

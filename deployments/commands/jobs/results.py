@@ -30,7 +30,7 @@ def report_training(api: Api, job: JobResponse, folder: Path) -> Path | None:
     typer.echo(f"\n'{model.name}' {version.name} is in the catalogue as model version {version.id}")
     show_evaluation(version)
     trigger = version.trained_words[0] if version.trained_words else model.name
-    typer.echo(f'draw with it:  darkroom generate {version.id} "a photo of a {trigger} on the beach"')
+    typer.echo(f'draw with it:  darkroom generate "a photo of a {trigger} on the beach" --model {version.id}')
     typer.echo(f"download it:   darkroom download {version.id}")
     if "Private" in (model.availability, version.availability):
         typer.echo(f"only you see it; show it to everybody with:  darkroom publish {model.id}")
