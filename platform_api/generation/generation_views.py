@@ -19,7 +19,7 @@ from storage.postgres.generation import workflows
 from storage.postgres.jobs import job_files
 from storage.records.generation.prices import Priority
 from storage.records.generation.resolved_workflows import ResolvedStep, is_workflow, read_workflow
-from storage.records.generation.workflow_rows import StepPace, StepState, Workflow, WorkflowStep
+from storage.records.generation.workflow_rows import DrawingPace, StepState, Workflow, WorkflowStep
 from storage.records.jobs.jobs import Job, JobFile, JobFileRole, JobKind, JobState
 from storage.settings import Settings
 
@@ -102,7 +102,7 @@ class WorkflowFacts(msgspec.Struct, frozen=True, kw_only=True):
     files: list[JobFile]
     ahead: int | None
     units_ahead: float
-    paces: list[StepPace]
+    paces: list[DrawingPace]
 
 
 def read_facts(job: Job) -> Script[WorkflowFacts]:

@@ -12,7 +12,7 @@ from msgspec import Meta
 from storage.records.generation.drawings import Drawing, Operation
 from storage.records.generation.resolved_workflows import ResolvedStep, ResolvedWorkflow
 from storage.records.generation.scheduler_names import display_name
-from storage.records.generation.workflow_rows import StepPace, StepState, WorkflowStep
+from storage.records.generation.workflow_rows import DrawingPace, StepState, WorkflowStep
 
 _ENDED = frozenset({StepState.SUCCEEDED, StepState.FAILED, StepState.CANCELLED})
 
@@ -41,7 +41,7 @@ class WorkflowPrice(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     steps: list[StepPriceView]
 
 
-def price_of(workflow: ResolvedWorkflow, paces: Sequence[StepPace]) -> WorkflowPrice:
+def price_of(workflow: ResolvedWorkflow, paces: Sequence[DrawingPace]) -> WorkflowPrice:
     """The price of a workflow and of its steps."""
     steps = [_step_price(step, paces) for step in workflow.steps]
     known = [step.seconds for step in steps if step.seconds is not None]
@@ -53,7 +53,7 @@ def price_of(workflow: ResolvedWorkflow, paces: Sequence[StepPace]) -> WorkflowP
     )
 
 
-def seconds_per_unit(paces: Iterable[StepPace], family: str = "", backend: str = "") -> float | None:
+def seconds_per_unit(paces: Iterable[DrawingPace], family: str = "", backend: str = "") -> float | None:
     """The median pace of the backends for a family; of all families where nothing is known of it, None before the first
     step was drawn. backend: the only one that counts, where one is named and known."""
     known = list(paces)
@@ -66,7 +66,7 @@ def seconds_per_unit(paces: Iterable[StepPace], family: str = "", backend: str =
 
 
 def seconds_left(
-    steps: Sequence[WorkflowStep], drawn: Mapping[str, int], units_ahead: float, paces: Sequence[StepPace]
+    steps: Sequence[WorkflowStep], drawn: Mapping[str, int], units_ahead: float, paces: Sequence[DrawingPace]
 ) -> float | None:
     """Rough seconds until a workflow has ended: the work ahead of it, and what of its own pictures is not drawn.
 
@@ -87,7 +87,7 @@ def scheduler_shown(drawing: Drawing) -> str | None:
     return None if drawing.operation is Operation.UPSCALE else display_name(drawing.scheduler)
 
 
-def _step_price(step: ResolvedStep, paces: Sequence[StepPace]) -> StepPriceView:
+def _step_price(step: ResolvedStep, paces: Sequence[DrawingPace]) -> StepPriceView:
     drawing = step.drawing
     pace = seconds_per_unit(paces, drawing.model.family, step.backend)
     return StepPriceView(

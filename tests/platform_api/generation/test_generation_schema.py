@@ -1,0 +1,33 @@
+"""The document of a generation request says what the request's own types check."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from platform_api.generation.generation_schema import EXAMPLES, describe_generation_fields
+from storage.records.generation.step_requests import WorkflowRequest
+from storage.records.generation.workflows import steps_of
+from storage.request_faults import field_faults
+
+
+def test_limits_units_and_texts_of_every_field_are_in_the_document() -> None:
+    schemas: dict[str, Any] = {}
+    describe_generation_fields(schemas)
+    fields = schemas["WorkflowRequest"]["properties"]
+    assert set(fields) == set(WorkflowRequest.__struct_encode_fields__)
+    assert (fields["steps"]["x-unit"], fields["width"]["x-unit"]) == ("steps", "pixels")
+    seed, _nothing = fields["seed"]["anyOf"]
+    assert (seed["minimum"], seed["maximum"]) == (0, 2**32 - 1)
+    number, air, _nothing = fields["model"]["anyOf"]
+    assert (number["minimum"], "AIR" in air["description"]) == (1, True)
+    assert schemas["WorkflowRequest"]["additionalProperties"] is False
+    assert "\\Z" not in msgspec.json.encode(schemas).decode()
+    assert schemas["AdapterRequest"]["properties"]["strength"]["minimum"] == -4.0
+
+
+def test_its_examples_pass() -> None:
+    for example in EXAMPLES:
+        assert field_faults(example, WorkflowRequest) == {}
+        assert steps_of(msgspec.convert(example, WorkflowRequest))
