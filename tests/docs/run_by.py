@@ -65,6 +65,7 @@ BY_WORDS: dict[str, RunBy] = {
 BY_ROUTE: dict[str, RunBy] = {
     "/api/v1/activity": RunBy(f"{API}/metrics/test_activity.py", "/api/v1/activity"),
     "/api/v1/data-sets": RunBy("tests/attacks/test_uploads.py", "data-sets"),
+    "/api/v1/generations": RunBy(f"{API}/generation/test_generations.py", "GENERATIONS"),
     "/api/v1/keys": RunBy(f"{API}/accounts/test_keys.py", "/api/v1/keys"),
     "/api/v1/leaderboards/": RunBy(f"{API}/metrics/test_leaderboards.py", "leaderboards/"),
     "/api/v1/model-versions/9/files/": RunBy("tests/attacks/test_model_uploads.py", "/files/"),
