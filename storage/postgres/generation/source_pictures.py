@@ -33,8 +33,8 @@ def add(account_id: UUID, sha256: str, size: int, width: int, height: int) -> Qu
 
 
 def find(account_id: UUID, hashes: Sequence[str]) -> Query[dict[str, SourcePicture]]:
-    """Those of these pictures that the account has sent or drawn, by their hashes. They stay until the transaction
-    ends."""
+    """Those of these pictures that the account has sent or drawn, or that a workflow of it which has not ended goes on
+    from, by their hashes. They stay until the transaction ends."""
     return Query(
         SQL["find"],
         {"account_id": account_id, "hashes": list(dict.fromkeys(hashes))},

@@ -5,8 +5,8 @@ on conflict (account_id, sha256) do update set used_at = now()
 returning *;
 
 -- find --
--- What the account sent, or what its generations drew. The rows stay until the transaction ends; who only marks one as
--- used is not held up.
+-- What the account sent, what its generations drew, or what one that has not ended goes on from, which may be deleted
+-- meanwhile. The rows stay until the transaction ends; who only marks one as used is not held up.
 with sent as (
     select sha256, width, height from source_pictures
      where account_id = %(account_id)s and sha256 = any(%(hashes)s::text[])
@@ -18,8 +18,13 @@ with sent as (
        and job.kind = 'generation' and job.account_id = %(account_id)s
        and file.details ? 'width' and file.details ? 'height'
        for key share of file
+), kept as (
+    select source.sha256, source.width, source.height
+      from workflow_sources source join workflows workflow on workflow.job_id = source.job_id
+     where source.sha256 = any(%(hashes)s::text[]) and workflow.account_id = %(account_id)s
+       for key share of source
 )
-select * from sent union all select * from drawn;
+select * from sent union all select * from drawn union all select * from kept;
 
 -- of_account --
 select * from source_pictures where account_id = %(account_id)s and sha256 = %(sha256)s;

@@ -14,20 +14,27 @@ select %(job_id)s, position, name, operation, family, pictures, picture_price, p
 returning position;
 
 -- insert_sources --
--- The stored pictures that it goes on from, of its account: sent, which counts as used now, or drawn.
+-- The stored pictures that it goes on from, of its account, from where `find` in source_pictures.sql finds them; one that
+-- was sent counts as used now.
 with used as (
     update source_pictures set used_at = now()
      where account_id = %(account_id)s and sha256 = any(%(hashes)s::text[])
-    returning sha256, size
+    returning sha256, size, width, height
 )
-insert into workflow_sources (job_id, sha256, size)
-select %(job_id)s, sha256, max(size)
-  from (select sha256, size from used
+insert into workflow_sources (job_id, sha256, size, width, height)
+select distinct on (sha256) %(job_id)s, sha256, size, width, height
+  from (select * from used
         union all
-        select file.sha256, file.size from job_files file join jobs job on job.id = file.job_id
+        select file.sha256, file.size, (file.details ->> 'width')::int, (file.details ->> 'height')::int
+          from job_files file join jobs job on job.id = file.job_id
          where file.sha256 = any(%(hashes)s::text[]) and file.role = 'image'
-           and job.kind = 'generation' and job.account_id = %(account_id)s) known
- group by sha256
+           and job.kind = 'generation' and job.account_id = %(account_id)s
+           and file.details ? 'width' and file.details ? 'height'
+        union all
+        select source.sha256, source.size, source.width, source.height
+          from workflow_sources source join workflows workflow on workflow.job_id = source.job_id
+         where source.sha256 = any(%(hashes)s::text[]) and workflow.account_id = %(account_id)s) known
+ order by sha256
 returning sha256;
 
 -- by_external_id --

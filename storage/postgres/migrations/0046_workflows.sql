@@ -49,6 +49,8 @@ create table workflow_sources (
     job_id uuid not null references workflows (job_id),
     sha256 text not null,
     size   bigint not null,
+    width  int not null,
+    height int not null,
     primary key (job_id, sha256)
 );
 -- squawk-ignore require-concurrent-index-creation

@@ -30,9 +30,14 @@ select * from workflows
    for no key update;
 
 -- hold_step --
-select step.* from workflow_steps step join workflows workflow on workflow.job_id = step.job_id
- where step.job_id = %(job_id)s and step.name = %(name)s
-   and workflow.account_id = %(account_id)s and workflow.deleted_at is null
+-- The workflow's row before the step's, as where a workflow ends: else two would wait for each other.
+with held as (
+    select job_id from workflows
+     where job_id = %(job_id)s and account_id = %(account_id)s and deleted_at is null
+       for no key update
+)
+select step.* from held join workflow_steps step on step.job_id = held.job_id
+ where step.name = %(name)s
    for no key update of step;
 
 -- pictures --

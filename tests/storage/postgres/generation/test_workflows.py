@@ -16,6 +16,7 @@ from storage.postgres.connection import Database, Query, Script
 from storage.postgres.generation import source_pictures, workflows
 from storage.postgres.jobs import jobs
 from storage.postgres.upkeep import invariants
+from storage.records.generation.resolved_drawings import SourcePicture
 from storage.records.generation.workflow_rows import StepState, Workflow, WorkflowStep
 from storage.records.jobs.jobs import Job, JobState
 from tests.storage.makers import (
@@ -356,8 +357,13 @@ def test_the_bytes_of_its_sources_stay_until_it_has_ended(database: Database, ow
     database.run(source_pictures.delete(owner, sent))
     held = execute(database, "select sha256, size from workflow_sources order by 1")
     assert held == [{"sha256": sent, "size": 10}, {"sha256": mask, "size": 10}]
+    # Whoever draws it finds out its size, and another one that goes on from it keeps it for itself.
+    assert database.run(source_pictures.find(owner, [sent])) == {sent: SourcePicture(sent, 64, 64)}
+    other = a_workflow(database, owner, operation="img2img", image=sent)
     database.run(jobs.cancel(job.id, owner))
-    assert execute(database, "select * from workflow_sources") == []
+    assert execute(database, "select job_id, sha256 from workflow_sources") == [{"job_id": other.id, "sha256": sent}]
+    database.run(jobs.cancel(other.id, owner))
+    assert database.run(source_pictures.find(owner, [sent])) == {}
 
 
 def test_a_workflow_that_ended_without_a_tracking_run_is_found(database: Database, owner: UUID) -> None:
