@@ -203,6 +203,21 @@ def test_a_file_that_was_copied_a_moment_ago_is_found(backend: ComfyBackend, pee
     assert peer.requests.count("GET object_info") == asked
 
 
+def test_whether_it_is_there_is_asked_each_time_and_what_it_can_do_now_and_then(
+    backend: ComfyBackend, peer: ScriptedPeer
+) -> None:
+    whole = ComfyuiBackend(backend)
+    facts = [whole.facts() for _ in range(2)]
+
+    assert facts[0] == facts[1]
+    assert facts[0].version == facts[0].capabilities["version"]
+    assert facts[0].capabilities["checkpoints"] == ["mugs.safetensors"]
+    assert peer.requests.count("GET object_info") == 1
+    peer.script.statuses["system_stats"] = 500
+    with pytest.raises(BackendUnavailable, match="status 500"):
+        whole.facts()
+
+
 def test_threads_that_ask_what_it_can_do_ask_it_once(backend: ComfyBackend, peer: ScriptedPeer) -> None:
     ready = threading.Barrier(4)
 
