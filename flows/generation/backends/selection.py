@@ -180,7 +180,7 @@ class _Look:
     """A backend that is asked what it is, in a thread that the process does not wait for at its end."""
 
     def __init__(self, name: str, backend: Backend, closed: threading.Event) -> None:
-        self._backend, self._closed = backend, closed
+        self._name, self._backend, self._closed = name, backend, closed
         self.began, self.ended = time.monotonic(), threading.Event()
         self.facts: BackendFacts | None = None
         self.reason = ""
@@ -194,7 +194,7 @@ class _Look:
         except Exception as error:
             # A fault of one backend's own must not hide the others. One that is closed meanwhile has none.
             if not self._closed.is_set():
-                log.exception("look_failed")
+                log.exception("look_failed backend=%s", self._name)
             self.reason = f"Asking it failed ({type(error).__name__}). The log says more."
         finally:
             self.ended.set()
