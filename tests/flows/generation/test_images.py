@@ -21,6 +21,7 @@ from storage.blobs.pictures.read import read_picture
 from storage.errors import BackendRefused, BackendUnavailable, OutOfMemory
 from storage.postgres.connection import Query
 from storage.postgres.jobs import job_files, jobs
+from storage.records.generation import circuits
 from storage.records.generation.drawings import Drawing, Operation, PictureFormat
 from storage.records.generation.step_fields import StepOutput
 from storage.records.generation.workflow_rows import StepState
@@ -233,15 +234,15 @@ class TooFew(ToyBackend):
 @pytest.mark.parametrize(
     ("toy", "code", "sentence", "kept"),
     [
-        (ToyBackend(larger), "backend_broken", "128 x 64 pixels, not the 64 x 64", 0),
+        (ToyBackend(larger), "backend_broken", "returned 128 x 64 pixels", 0),
         (ToyBackend(cut_short), "backend_broken", "is broken", 0),
-        (TwiceTheSame(), "backend_broken", "picture 0, which was not asked for", 1),
-        (TooFew(), "backend_broken", "without its pictures 1", 1),
+        (TwiceTheSame(), "backend_broken", "picture 0, which nobody waits for", 1),
+        (TooFew(), "backend_broken", "without pictures [1]", 1),
         (ToyBackend(failing(None, OutOfMemory("no room"))), "out_of_memory", "no room", 1),
         (
             ToyBackend(failing(BackendRefused({"model": "it is not there"}))),
             "step_refused",
-            "model: it is not there",
+            "model: local: it is not there",
             0,
         ),
         (ToyBackend(failing(*[BackendUnavailable("gone")] * 99)), "backends_unavailable", "failed each time: gone", 0),
@@ -254,6 +255,7 @@ def test_a_step_that_cannot_be_drawn_fails_its_workflow_by_name_and_keeps_what_t
 ) -> None:
     monkeypatch.setattr(images_steps, "open_backends", lambda _stores: {"local": toy})
     monkeypatch.setattr(step_failures, "LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(circuits, "OPEN_SECONDS", 0.01)
     job = a_workflow(stores.database, a_step("base", 1, 2), a_step("later"))
 
     draw_due(stores)
