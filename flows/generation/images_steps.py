@@ -7,7 +7,6 @@ import threading
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing, contextmanager
 from contextvars import copy_context
-from typing import cast
 from uuid import UUID
 
 import msgspec
@@ -202,7 +201,7 @@ class StepDrawing:
             begins=self._begins,
         )
         # Who leaves the loop cancels the rest.
-        with closing(cast(Generator[tuple[str, DrawnPicture]], found)):
+        with closing(found):
             yield from found
 
     def _begins(self, backend: str) -> None:

@@ -37,5 +37,7 @@ def failure_of(error: Exception) -> tuple[str, str]:
         return BackendUnavailable.code, f"The engine hung while it drew this. {AGAIN}"
     if is_lost(error):
         return BackendUnavailable.code, f"The engine's device failed ({type(error).__name__}). {AGAIN}"
-    named = error if isinstance(error, DarkroomError) else named_failure(error, "draw")
+    if isinstance(error, DarkroomError) and not isinstance(error, WeightsRefused):
+        return error.code, str(error)
+    named = named_failure(error, "draw")
     return named.code, str(named)

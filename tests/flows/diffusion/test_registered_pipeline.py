@@ -17,20 +17,22 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from deployments.base_models.registration import add_base_model
-from flows.generation.backends.lookup import backend_named
+from flows.diffusion.sampled_sets import png
+from flows.diffusion.sampler import draw_images
 from flows.jobs.tracking import EXPERIMENT, tracking_client
+from flows.training.adapters import loading
 from flows.upkeep.tracking_repairs import reconcile_tracking
 from storage.postgres.accounts import accounts
 from storage.postgres.catalog import catalog, models
 from storage.postgres.jobs import jobs, publication, submissions
 from storage.records.catalog.catalog import FileRole, Model, NewFile, TrainedVersion
 from storage.records.catalog.vocabulary import ModelType
-from storage.records.jobs.generation import GenerationRecipe
 from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.records.jobs.training import TrainingRequest
 from storage.settings import MlflowSettings, Settings
 from storage.stores import Stores
 from tests.flows.training.adapters.adapters import lora_recipe, trained_adapter
+from tests.flows.training.tiny import FAMILY
 from tests.storage.makers import a_data_set
 
 PROMPT = "a photo of a sks mug"
@@ -85,19 +87,12 @@ def folder_files(folder: Path) -> dict[str, Path]:
 
 
 def drawn(folder: Path, seed: int, adapter: Path | None = None, sampler: SamplerSettings = SAMPLER) -> bytes:
-    """What a generation job makes."""
-    recipe = GenerationRecipe(
-        model_version_id=1,
-        prompt=PROMPT,
-        negative_prompt="",
-        count=1,
-        seed=seed,
-        sampler=sampler,
-        backend="local",
-        threads=1,
-    )
-    [content] = backend_named("local").draw("sd1", folder, recipe, adapter=adapter, held_in="float32")
-    return content
+    """What our sampler draws."""
+    components = FAMILY.load(folder)
+    if adapter is not None:
+        loading.load_adapter(components, adapter)
+    [image] = draw_images(FAMILY, components, [PROMPT], [seed], sampler)
+    return png(image)
 
 
 def test_a_whole_model_draws_the_platforms_bytes_from_the_blob_store(

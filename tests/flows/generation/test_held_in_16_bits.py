@@ -10,21 +10,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from flows.diffusion import registered_pipeline
 from flows.diffusion.memory import bytes_of_parameters
 from flows.diffusion.sampled_sets import png
 from flows.diffusion.sampler import draw_images
-from flows.generation.backends.lookup import backend_named
 from flows.training.adapters.loading import load_adapter
-from storage.records.jobs.generation import GenerationRecipe
+from storage.records.generation.drawings import Drawing, DrawnAdapter, DrawnImage, DrawnModel
 from storage.records.jobs.sampled_sets import SamplerSettings
+from tests.flows.generation.engine.bench import LocalFiles, ask, running
 from tests.flows.training.adapters.adapters import lora_recipe, trained_adapter
 from tests.flows.training.tiny import FAMILY
 
 PROMPT = "a photo of a sks mug"
 SAMPLER = SamplerSettings(steps=2, guidance_scale=3.0)
 BF16 = "bfloat16"
+ADAPTER = "a" * 64
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +40,22 @@ def adapter(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def drawn(folder: Path, adapter: Path | None, held_in: str) -> bytes:
-    """What a generation job makes."""
-    recipe = GenerationRecipe(
-        model_version_id=1, prompt=PROMPT, negative_prompt="", count=1, seed=3, sampler=SAMPLER, threads=1
+    """What a request for it draws."""
+    source = LocalFiles({1: folder}, adapters={ADAPTER: adapter} if adapter else {})
+    model = DrawnModel(version_id=1, family="sd1", files={"unet": ADAPTER}, held_in=held_in)
+    asked = Drawing(
+        model=model,
+        adapters=(DrawnAdapter(version_id=2, sha256=ADAPTER),) if adapter else (),
+        images=(DrawnImage(prompt=PROMPT, seed=3),),
+        steps=SAMPLER.steps,
+        guidance_scale=SAMPLER.guidance_scale,
+        width=64,
+        height=64,
+        exact=True,
     )
-    [content] = backend_named("local").draw("sd1", folder, recipe, adapter=adapter, held_in=held_in)
-    return content
+    with running(source) as engine:
+        [pixels] = ask(engine, asked).pictures().values()
+    return png(Image.fromarray(pixels))
 
 
 def of_the_training(folder: Path, adapter: Path) -> bytes:
@@ -73,7 +85,7 @@ def registered(folder: Path, adapter: Path | None, held_in: str, place: Path) ->
     return registered_pipeline._load_pyfunc(str(place / "data" / "model.json"), blobs)
 
 
-def test_an_image_job_draws_what_the_training_has_shown(tiny_model: Path, adapter: Path) -> None:
+def test_a_request_draws_what_the_training_has_shown(tiny_model: Path, adapter: Path) -> None:
     assert drawn(tiny_model, adapter, BF16) == of_the_training(tiny_model, adapter)
     assert drawn(tiny_model, adapter, BF16) != drawn(tiny_model, adapter, "float32")
 

@@ -6,19 +6,25 @@ import io
 import json
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import msgspec
 import pytest
+import torch
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from PIL import Image
 from prefect.client.orchestration import SyncPrefectClient
 
 from deployments.base_models.registration import add_base_model
 from deployments.local.environment import settings_environment
+from flows.generation.engine.engine import Engine
+from flows.generation.engine.model_files import BlobFiles
+from flows.generation.engine.server import served
 from flows.generation.images import generate_images
 from flows.jobs.lifecycle import RunningJob
 from flows.training import evaluation
@@ -27,15 +33,16 @@ from storage.blobs.blurhashes import blurhash_of
 from storage.blobs.weights import check_weights
 from storage.postgres.accounts import accounts
 from storage.postgres.catalog import catalog, images, listing, models
+from storage.postgres.generation.workflow_submissions import submit_workflow
 from storage.postgres.jobs import data_sets, job_files, jobs, sampled_sets, submissions
 from storage.records.catalog.catalog import Checked, FileRole, ModelVersion
 from storage.records.catalog.listing import ImageFilter, ImageSort
+from storage.records.generation.step_requests import WorkflowRequest
 from storage.records.jobs.choices import LoraTargets, TrainingMethod
 from storage.records.jobs.data_sets import DataSetImage
-from storage.records.jobs.generation import GenerationRequest
 from storage.records.jobs.jobs import Job, JobFileRole, JobState
 from storage.records.jobs.training import TrainingJobRequest, TrainingRequest, regularization_recipe
-from storage.settings import MlflowSettings, Settings
+from storage.settings import GenerationSettings, MlflowSettings, Settings
 from storage.stores import Stores
 from tests.flows.diffusion.reference import drawn_by
 from tests.flows.training.checkpointing.written import WrittenBytes
@@ -64,7 +71,8 @@ DRIFT_SIZES = ("_DRIFT_TIMESTEPS", "_DRIFT_LATENTS")
 def settings(settings: Settings, mlflow_settings: MlflowSettings) -> Settings:
     """One thread, so that a loaded machine is not slowed further; MLflow of this session."""
     jobs_ = settings.jobs.model_copy(update={"threads": 1, "silent_after_seconds": 30.0})
-    return settings.model_copy(update={"mlflow": mlflow_settings, "jobs": jobs_})
+    generation = GenerationSettings(linger_seconds=0.0)
+    return settings.model_copy(update={"mlflow": mlflow_settings, "jobs": jobs_, "generation": generation})
 
 
 @pytest.fixture
@@ -236,14 +244,32 @@ def listed(stores: Stores, version_id: int) -> set[int]:
 
 
 def assert_drawn(stores: Stores, version_id: int, account: UUID) -> None:
-    request = GenerationRequest(model_version_id=version_id, prompt="a photo of a mug", count=2, seed=3)
-    job, _ = stores.database.run(submissions.submit_generation(request, account, stores.settings, seed=1))
-    assert generate_images(job.id, 1, return_state=True).is_completed()
+    """The engine draws the version, by way of the flow, as our sampler does."""
+    request = WorkflowRequest(model=version_id, prompt="a photo of a mug", count=2, seed=3, exact=True)
+    job, _ = stores.database.run(submit_workflow(request, account, stores.settings, seed=1))
+    with an_engine(stores):
+        assert generate_images() == 2
     assert end_of(stores, job.id).state is JobState.SUCCEEDED
     drawn = [file for file in stores.database.run(job_files.files(job.id)) if file.role is JobFileRole.IMAGE]
-    assert [file.name for file in drawn] == ["image-000.png", "image-001.png"]
-    assert [file.details["seed"] for file in drawn] == [3, 4]
+    assert [file.name for file in drawn] == ["0-000.png", "0-001.png"]
+    assert [(file.details["seed"], file.details["shape"]) for file in drawn] == [(3, 1), (4, 1)]
     assert Image.open(io.BytesIO(stores.blobs.read(drawn[0].sha256))).size == (64, 64)
+
+
+@contextmanager
+def an_engine(stores: Stores) -> Iterator[Engine]:
+    """An engine of the platform, in a thread, at the socket of the settings."""
+    stores.settings.engine_socket.parent.mkdir(parents=True, exist_ok=True)
+    files = BlobFiles(stores.blobs, stores.cache_folder)
+    engine = Engine(files, files.picture, torch.device("cpu"), 10**9)
+    thread = threading.Thread(target=engine.run)
+    thread.start()
+    try:
+        with served(engine, {}, stores.settings.engine_socket):
+            yield engine
+    finally:
+        engine.stop()
+        thread.join(30)
 
 
 @pytest.mark.usefixtures("environment")

@@ -17,17 +17,18 @@ from flows.training.adapters.layers import AdapterForm, adapter_metadata
 from flows.training.dreambooth import train_dreambooth
 from flows.training.tensor_files import read_metadata, write_tensors
 from storage.postgres.catalog import catalog
-from storage.postgres.jobs import job_files, jobs, publication, submissions
+from storage.postgres.generation.workflow_submissions import submit_workflow
+from storage.postgres.jobs import job_files, jobs, publication
 from storage.records.catalog.catalog import FileRole, NewFile, TrainedVersion
 from storage.records.catalog.vocabulary import ModelType
-from storage.records.jobs.generation import GenerationRequest
+from storage.records.generation.step_requests import WorkflowRequest
 from storage.records.jobs.jobs import JobFileRole, JobState
 from storage.settings import Settings
 from storage.stores import Stores
 from tests.flows.training import test_dreambooth
 from tests.flows.training.adapters.adapters import drawn, pipeline_of
 from tests.flows.training.checkpointing.written import WrittenBytes
-from tests.flows.training.test_dreambooth import ADAPTER, assert_drawn, assert_evaluated, end_of, submit
+from tests.flows.training.test_dreambooth import ADAPTER, an_engine, assert_drawn, assert_evaluated, end_of, submit
 
 environment, settings = test_dreambooth.environment, test_dreambooth.settings
 
@@ -103,10 +104,11 @@ def test_an_adapter_of_another_family_draws_nothing_and_says_so(
         files=(NewFile(path=DIFFUSERS_FILE, role=FileRole.FOLDER, sha256=blob.sha256, size=blob.size),),
     )
     published = stores.database.run(publication.publish(job.id, 1, version))
-    request = GenerationRequest(model_version_id=published.id, prompt="a photo of a mug", count=1)
-    drawing, _ = stores.database.run(submissions.submit_generation(request, job.account_id, stores.settings, seed=1))
+    request = WorkflowRequest(model=published.id, prompt="a photo of a mug")
+    drawing, _ = stores.database.run(submit_workflow(request, job.account_id, stores.settings, seed=1))
 
-    assert generate_images(drawing.id, 1, return_state=True).is_failed()
+    with an_engine(stores):
+        assert generate_images() == 0
 
     row = end_of(stores, drawing.id)
     assert (row.state, row.failure_code) == (JobState.FAILED, "unusable_weights"), row.failure_reason

@@ -93,12 +93,13 @@ def test_a_job_that_has_ended_does_not_fail_for_folders_that_cannot_be_tidied(
 
 
 def test_a_generation_that_ends_tidies_its_machine(
-    stores: Stores, environment: dict[str, str], prefect: SyncPrefectClient
+    stores: Stores, environment: dict[str, str], prefect: SyncPrefectClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("DARKROOM_GENERATION__LINGER_SECONDS", "0")
     job = a_bare_generation(stores.database)
     left = a_leftover(stores)
 
-    generate_images(job.id, 1, return_state=True)
+    generate_images()
 
     assert stores.database.run(jobs.get(job.id)).state is JobState.FAILED
     assert not left.exists()
