@@ -32,6 +32,7 @@ SHARE_PREFECT = (
 # Some of these ask for Prefect's server too; no other process starts MLflow's.
 SHARE_MLFLOW = (
     "tests/flows/generation/test_images.py",
+    "tests/flows/generation/test_killed_flows.py",
     "tests/flows/jobs/",
     "tests/flows/metrics/",
     "tests/flows/notifications/test_fan_out.py",
