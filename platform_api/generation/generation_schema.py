@@ -25,21 +25,13 @@ EXAMPLES: tuple[dict[str, Any], ...] = (
     },
     {
         "workflow": [
-            {"name": "base", "model": 3, "prompt": "a photo of a sks mug", "width": 512, "height": 512},
-            {
-                "operation": "img2img",
-                "model": 3,
-                "prompt": "a photo of a sks mug",
-                "image": {"$ref": "base", "image": 0},
-                "strength": 0.5,
-                "width": 1024,
-                "height": 1024,
-            },
+            {"name": "small", "model": 3, "prompt": "a photo of a sks mug", "width": 512, "height": 512},
+            {"name": "wide", "model": 3, "prompt": "a photo of a sks mug", "width": 768, "height": 512},
         ],
         "externalId": "order-17",
     },
 )
-"""One step, and a workflow of two: drawn small, then again at twice the size."""
+"""One step, and a workflow of two. None goes on from another: tools take a `$ref` in an example for one of OpenAPI."""
 
 
 def describe_generation_fields(schemas: dict[str, Any]) -> None:
