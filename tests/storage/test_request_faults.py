@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from storage.records.generation.step_requests import WorkflowRequest
 from storage.records.jobs.training import TrainingRequest
 from storage.request_faults import field_faults, nearest_name, unknown_name
 
@@ -52,6 +53,19 @@ def test_fields_inside_another_are_named_with_a_dot() -> None:
     faults = field_faults({**WHOLE, "sampler": {"step": 3, "guidanceScale": "7.5x"}}, TrainingRequest)
     assert faults["sampler.step"] == "there is no such field; did you mean steps? there are: steps, guidanceScale"
     assert "unit: factor; write the number alone, for example 7.5" in faults["sampler.guidanceScale"]
+
+
+def test_records_of_a_list_are_named_by_their_place() -> None:
+    first, second = {"prompt": "a mug,\nin the snow", "stepz": 3}, {"adapters": [{"model": 3, "strength": 9}]}
+    faults = field_faults({"workflow": [first, second]}, WorkflowRequest)
+    assert set(faults) == {"workflow[0].stepz", "workflow[1].adapters[0].strength"}
+    assert "did you mean steps?" in faults["workflow[0].stepz"]
+    assert field_faults({"workflow": [{"prompt": "a\nb"}] * 17}, WorkflowRequest).keys() == {"workflow"}
+    assert field_faults({"workflow": [{"prompt": "a\nb"}]}, WorkflowRequest) == {}
+    assert (
+        "control characters" in field_faults({"workflow": [{"prompt": "a\x00"}]}, WorkflowRequest)["workflow[0].prompt"]
+    )
+    assert field_faults({"modelVersionId": 3}, WorkflowRequest)["modelVersionId"].count("`model`") == 1
 
 
 def test_all_faults_come_at_once_and_a_missing_field_is_one() -> None:

@@ -14,7 +14,7 @@ from deployments.client.api import Api, ApiRefusal, open_api
 from deployments.client.generation_input import GenerationInput
 from deployments.client.responses import JobResponse, PriceResponse, Submitted, job_root
 from deployments.client.source_pictures import find_models, picture_facts, read_from_picture, send_sources
-from deployments.commands.generation.drawing_watch import queue_words, watching
+from deployments.commands.generation.drawing_watch import watching
 from deployments.commands.generation.generation_options import (
     adapters_of,
     given_fields,
@@ -191,8 +191,6 @@ def submit(api: Api, given: GenerationInput, wanted: dict[str, Any]) -> JobRespo
 def draw(api: Api, job: JobResponse, cost: PriceResponse, out: Path, *, grid: bool, preview: Path | None) -> None:
     """Follow a generation and save what it has drawn, also where it fails or is cancelled. Raises JobEnded."""
     display = display_for(Console(), step_names(cost))
-    if job.state == "submitted" and job.queue_position is not None:
-        display.note(queue_words(job))
     try:
         with watching(api, job, display.note, preview):
             ended = follow_job(api, job, display)

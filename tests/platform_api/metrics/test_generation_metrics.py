@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
+from msgspec.structs import replace
+
 from platform_api.metrics.generation_metrics import responds
-from storage.postgres.connection import Query
 from storage.postgres.generation import backends
+from storage.records.generation.circuits import BackendRow
 from tests.platform_api.door import Door
 from tests.platform_api.generation.drawing import GENERATIONS, drawable
 
@@ -42,8 +46,21 @@ def test_backends_and_lanes_are_in_the_metrics_and_in_the_list(door: Door) -> No
         assert f"\n{line}\n" in text
 
 
-def test_a_backend_that_was_never_reached_or_broke_last_does_not_respond(door: Door) -> None:
-    run = door.database.run
-    assert not responds(run(backends.failed("local", "refused")))
-    run(Query("update generation_backends set failed_at = now() - interval '1 minute' returning name", {}, len))
-    assert responds(run(backends.looked("local", "1", {})))
+def test_a_backend_that_was_never_reached_or_broke_last_does_not_respond() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    before, after = now - timedelta(seconds=1), now + timedelta(seconds=1)
+    row = BackendRow(
+        name="local",
+        version="1",
+        capabilities={},
+        failures=0,
+        failed_at=None,
+        reason=None,
+        drawing=0,
+        looked_at=now,
+        responded_at=None,
+    )
+    assert not responds(row)
+    assert responds(replace(row, responded_at=now))
+    assert responds(replace(row, responded_at=now, failed_at=before))
+    assert not responds(replace(row, responded_at=now, failed_at=after))
