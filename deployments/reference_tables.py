@@ -18,6 +18,7 @@ from deployments.cli import COMMANDS, load
 from platform_api.app import create_app
 from platform_api.http.problem_list import ERRORS
 from platform_api.openapi import described, scope_of
+from storage.orchestration_settings import OrchestrationSettings
 from storage.records.jobs.choices import (
     Choice,
     GenerationBackend,
@@ -39,6 +40,7 @@ AREAS = {
     "accounts": "accounts, API keys, quotas",
     "jobs": "jobs and what they need: data sets, base models",
     "generation": "drawing: what can be asked for, prompts, schedulers, what is in a picture",
+    "orchestration": "Civitai's orchestration v2 in front of generations",
     "catalog": "models, versions, files, images, uploads",
     "search": "indexes, documents, queries",
     "social": "follows, reactions, comments",
@@ -125,7 +127,9 @@ def _paragraphs(text: str) -> str:
 def api_document() -> dict[str, Any]:
     """The OpenAPI document of the API as it is; making it takes seconds."""
     with tempfile.TemporaryDirectory() as folder:
-        return described(create_app(Settings(data_folder=Path(folder))))
+        # With the routes that a setting switches on: their tag says so.
+        switched_on = OrchestrationSettings(enabled=True)
+        return described(create_app(Settings(data_folder=Path(folder), orchestration=switched_on)))
 
 
 def routes() -> str:

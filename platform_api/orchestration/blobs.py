@@ -12,7 +12,7 @@ import msgspec
 from litestar import Controller, Request, Response, delete, get, head, post
 from litestar.datastructures import State
 from litestar.openapi.spec import OpenAPIFormat, OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
-from litestar.params import FromPath, Parameter, QueryParameter
+from litestar.params import FromPath, QueryParameter
 
 from platform_api.access.dependencies import AppStores, RequestCaller
 from platform_api.access.guards import Open, Requires
@@ -156,7 +156,7 @@ class Blobs(Controller):
         guards=_WRITE,
         responses=can_return(401, 403, 404),
         status_code=200,
-        summary="Renew it",
+        summary="Renew a link",
     )
     async def refresh_blob(
         self, request: Request[Any, Any, Any], stores: AppStores, caller: RequestCaller, blob_id: FromPath[str]
@@ -183,7 +183,7 @@ class Blobs(Controller):
         self,
         request: Request[Any, Any, Any],
         stores: AppStores,
-        token: Annotated[str, Parameter(max_length=2000)],
+        token: FromPath[str],
     ) -> Response[Any]:
         """The picture, for as long as its owner may see it."""
         link = read_blob_link(token, stores.settings.api)

@@ -39,10 +39,8 @@ class Unserved(Controller):
         """Raises NotServed."""
         raise _refusal(request)
 
-    @route(
-        ["/consumer/civitai/{user_id:str}", "/consumer/civitai/{user_id:str}/tokens"], http_method=[HttpMethod.DELETE]
-    )
-    async def caches(self, request: Request[Any, Any, Any], user_id: str) -> None:
+    @route("/consumer/civitai/{rest:path}", http_method=[HttpMethod.DELETE])
+    async def caches(self, request: Request[Any, Any, Any]) -> None:
         """Raises NotServed."""
         raise _refusal(request)
 

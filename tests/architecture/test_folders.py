@@ -19,6 +19,7 @@ AREAS = {
     "accounts",
     "jobs",
     "generation",
+    "orchestration",
     "catalog",
     "search",
     "social",

@@ -25,7 +25,8 @@ from tests.attacks.policy_world import (
 from tests.platform_api.http.test_downloads import CONTENT
 
 Route = tuple[str, str]
-V1 = "/api/v1"
+V1, V2 = "/api/v1", "/v2/consumer"
+_AIR = "urn:air:sd1:checkpoint:civitai:{model}@{version}"
 TOLD = frozenset({OTHER})
 
 
@@ -117,6 +118,11 @@ def sample_link(world: World, who: str) -> str:
 def drawn_link(world: World, who: str) -> str:
     """The link to the picture of the owner's generation."""
     return world.ids["drawn_link"]
+
+
+def blob_link(world: World, who: str) -> str:
+    """The same picture's link as a blob."""
+    return world.ids["blob_link"]
 
 
 def picture(world: World) -> bytes:
@@ -251,6 +257,22 @@ ASKS: tuple[Ask | LinkAsk, ...] = (
         )
     ),
     LinkAsk(("GET", _JOB_IMAGE), "own link", drawn_link, drawn_picture),
+    Ask(("GET", f"{V2}/workflows"), "own", f"{V2}/workflows", PROMPT),
+    Ask(("GET", f"{V2}/workflows/{{workflow_id}}"), "own", f"{V2}/workflows/{{generation}}", PROMPT),
+    Ask(
+        ("GET", f"{V2}/workflows/{{workflow_id}}/steps/{{step_name}}"),
+        "own",
+        f"{V2}/workflows/{{generation}}/steps/0",
+        PROMPT,
+    ),
+    *(
+        Ask((method, f"{V2}/blobs/{{blob_id}}"), "own", f"{V2}/blobs/{blob}", _PNG)
+        for method in ("GET", "HEAD")
+        for blob in ("{generation}-{drawn_name}", "{source}")
+    ),
+    LinkAsk(("GET", f"{V2}/blobs/content/{{token}}"), "own link", blob_link, drawn_picture),
+    LinkAsk(("HEAD", f"{V2}/blobs/content/{{token}}"), "own link", blob_link, lambda _: None),
+    Ask(("GET", "/v2/resources/{air}"), "version", f"/v2/resources/{_AIR}", NAME),
     Ask(("GET", f"{V1}/data-sets"), "own", f"{V1}/data-sets", "{data_set}"),
     Ask(("GET", f"{V1}/data-sets/{{data_set_id}}"), "own", f"{V1}/data-sets/{{data_set}}", '"id":"{data_set}"'),
     *(
@@ -307,6 +329,17 @@ GIVES_NOTHING: dict[Route, str] = {
             "notifications/dead-letters/{sending_id}/replay",
         )
     },
+    ("POST", f"{V2}/workflows"): "the same code as recipes, which are asked",
+    ("POST", f"{V2}/blobs"): _ADDS,
+    ("GET", f"{V2}/blobs/upload"): _OWN,
+    **dict.fromkeys(
+        (
+            *(("GET", f"/v2/services{rest}") for rest in ("", "/{rest}")),
+            *(("GET", f"{V2}/{place}/{{rest}}") for place in ("streaming-blobs", "blobs/archive", "blobs/blocked")),
+            ("DELETE", f"{V2}/civitai/{{rest}}"),
+        ),
+        "a refusal by its name, and nothing else",
+    ),
     ("POST", f"{V1}/training-jobs/estimate"): "base models, which everybody sees",
     ("DELETE", f"{V1}/keys/{{key_id}}"): _OWN,
     ("PUT", f"{V1}/notifications/preferences"): _ADDS,
@@ -374,6 +407,22 @@ CHANGES: tuple[Change, ...] = (
         f"{V1}/generations/{{generation}}/images/{{drawn_name}}/publish",
     ),
     Change(("DELETE", f"{V1}/generations/sources/{{sha256}}"), f"{V1}/generations/sources/{{source}}"),
+    Change(("POST", f"{V2}/recipes/{{step_type}}"), f"{V2}/recipes/textToImage", {"model": _AIR, "prompt": "x"}),
+    *(
+        Change((method, f"{V2}/workflows/{{workflow_id}}{place}"), f"{V2}/workflows/{{generation}}{path}", body)
+        for method, place, path, body in (
+            *(("PUT", "", "", {}), ("PATCH", "", "", []), ("DELETE", "", "", None)),
+            ("PUT", "/steps/{step_name}", "/steps/0", {"metadata": {}}),
+            ("PATCH", "/steps/{step_name}", "/steps/0", []),
+            *(("POST", "/tags", "/tags", "x"), ("DELETE", "/tags", "/tags", None)),
+            ("DELETE", "/tags/{tag}", "/tags/x", None),
+        )
+    ),
+    *(
+        Change((method, f"{V2}/blobs/{{blob_id}}{place}"), f"{V2}/blobs/{blob}{place}")
+        for method, place in (("DELETE", ""), ("POST", "/refresh"))
+        for blob in ("{source}", "{generation}-{drawn_name}")
+    ),
     Change(("DELETE", f"{V1}/data-sets/{{data_set_id}}"), f"{V1}/data-sets/{{data_set}}"),
     Change(("POST", f"{V1}/uploads"), f"{V1}/uploads"),
     *(

@@ -212,6 +212,8 @@ def _give_own(world: World) -> None:
     Artist(world.door).draw(ids["generation"])
     [drawn] = client.get(f"/api/v1/generations/{ids['generation']}").json()["images"]
     ids |= {"drawn": drawn["sha256"], "drawn_name": drawn["name"], "drawn_link": drawn["imageUrl"]}
+    blob = client.get(f"/v2/consumer/blobs/{ids['generation']}-{drawn['name']}")
+    ids["blob_link"] = blob.headers["location"]
     ids["source"] = client.post("/api/v1/generations/sources", files=form(("a.png", photo(8)))).json()["sha256"]
     ids["data_set"] = str(upload(client, 2)["id"])
     sender = Sender(world.door, int(ids["model"]), int(ids["version"]), client)

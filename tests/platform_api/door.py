@@ -20,6 +20,7 @@ from PIL import Image
 from pydantic import SecretStr
 
 from platform_api.app import served
+from storage.orchestration_settings import OrchestrationSettings
 from storage.postgres.accounts import accounts
 from storage.postgres.connection import Database
 from storage.postgres.jobs import base_models
@@ -38,6 +39,7 @@ from storage.settings import (
 )
 
 ALL = tuple(Scope)
+SWITCHED_ON = OrchestrationSettings(enabled=True)
 UNLIMITED = LimitSettings(reads=0, writes=0, searches=0, downloads=0, failed_keys=0)
 
 
@@ -103,6 +105,7 @@ def serving(
         limits=limits or LimitSettings(),
         api=(api or ApiSettings()).model_copy(update={"signing_key": SecretStr("a key for tests")}),
         quotas=quotas or QuotaSettings(),
+        orchestration=SWITCHED_ON,
         notifications=NotificationSettings(sealing_key=SecretStr("another"), smtp_host="mail.example.com"),
     )
     with Database(settings.postgres) as database, listening(settings) as url:

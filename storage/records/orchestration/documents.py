@@ -54,7 +54,7 @@ class StepJob(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     completed_at: datetime | None
     queue_position: QueuePosition
     cost: int
-    estimated_progress_rate: Annotated[float | None, Meta(ge=0, le=1)]
+    estimated_progress_rate: Annotated[float, Meta(ge=0, le=1)] | None
 
 
 class ImageBlob(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -19,7 +19,7 @@ from storage.postgres.connection import Query
 from storage.records.accounts.accounts import Scope, make_key
 from storage.records.notifications.channels import OUTWARD
 from storage.settings import Settings
-from tests.platform_api.door import UNLIMITED, Door, register_starter, serving
+from tests.platform_api.door import SWITCHED_ON, UNLIMITED, Door, register_starter, serving
 
 PROJECT = Path(__file__).parents[3]
 
@@ -61,6 +61,7 @@ PUBLIC: tuple[tuple[str, str], ...] = (
     ("GET", "/api/v1/leaderboards/{board_id}"),
     ("GET", "/api/download/models/{version_id}"),
     ("HEAD", "/api/download/models/{version_id}"),
+    ("GET", "/v2/resources/{air}"),
 )
 """What everybody may read without a key; with one, it must carry the scope."""
 
@@ -85,6 +86,32 @@ WRITES: tuple[tuple[str, str], ...] = (
     ("POST", "/api/v1/users/{user_id}/unban"),
 )
 """What is written of the catalogue."""
+
+ORCHESTRATION: dict[tuple[str, str], Scope | None] = {
+    (method, f"/v2{path}"): scope
+    for method, path, scope in (
+        ("POST", "/consumer/workflows", WRITE),
+        ("GET", "/consumer/workflows", READ),
+        ("GET", "/consumer/workflows/{workflow_id}", READ),
+        *((method, "/consumer/workflows/{workflow_id}", WRITE) for method in ("PUT", "PATCH", "DELETE")),
+        ("GET", "/consumer/workflows/{workflow_id}/steps/{step_name}", READ),
+        *((method, "/consumer/workflows/{workflow_id}/steps/{step_name}", WRITE) for method in ("PUT", "PATCH")),
+        *((method, "/consumer/workflows/{workflow_id}/tags", WRITE) for method in ("POST", "DELETE")),
+        ("DELETE", "/consumer/workflows/{workflow_id}/tags/{tag}", WRITE),
+        ("POST", "/consumer/recipes/{step_type}", WRITE),
+        ("POST", "/consumer/blobs", WRITE),
+        ("GET", "/consumer/blobs/upload", WRITE),
+        *((method, "/consumer/blobs/{blob_id}", READ) for method in ("GET", "HEAD")),
+        ("DELETE", "/consumer/blobs/{blob_id}", WRITE),
+        ("POST", "/consumer/blobs/{blob_id}/refresh", WRITE),
+        *((method, "/consumer/blobs/content/{token}", None) for method in ("GET", "HEAD")),
+        ("GET", "/resources/{air}", MODELS),
+        *(("GET", path, None) for path in ("/services", "/services/{rest}", "/consumer/streaming-blobs/{rest}")),
+        *(("GET", f"/consumer/blobs/{word}/{{rest}}", None) for word in ("archive", "blocked")),
+        ("DELETE", "/consumer/civitai/{rest}", None),
+    )
+}
+"""Routes that a setting switches on."""
 
 TABLE: dict[tuple[str, str], Scope | None] = {
     ("GET", "/api/v1/data-sets"): R,
@@ -174,6 +201,7 @@ TABLE: dict[tuple[str, str], Scope | None] = {
     ("HEAD", "/api/v1/images/{sha256}/{transform}/{name}"): None,
     ("GET", "/api/download/files/{file_id}/{name}"): None,
     ("HEAD", "/api/download/files/{file_id}/{name}"): None,
+    **ORCHESTRATION,
     ("GET", "/health"): None,
     ("GET", "/health/ready"): None,
     ("GET", "/health/live"): None,
@@ -197,7 +225,10 @@ def routes(app: Litestar) -> dict[tuple[str, str], Scope | None]:
 
 
 def test_every_route_is_in_the_table_with_its_scope(tmp_path: Path):
-    assert routes(create_app(Settings(data_folder=tmp_path))) == TABLE
+    assert routes(create_app(Settings(data_folder=tmp_path, orchestration=SWITCHED_ON))) == TABLE
+    assert routes(create_app(Settings(data_folder=tmp_path))) == {
+        route: scope for route, scope in TABLE.items() if route not in ORCHESTRATION
+    }
 
 
 def test_every_route_times_every_scope(shared_door: Door):
@@ -239,7 +270,7 @@ def test_a_banned_accounts_key_is_refused_with_the_reason(door: Door):
 
 def filled(path: str) -> str:
     """A path with something in each of its places."""
-    for name in ("data_set_id", "job_id", "upload_id", "sending_id"):
+    for name in ("data_set_id", "job_id", "upload_id", "sending_id", "workflow_id"):
         path = path.replace("{" + name + "}", ID)
     for name in (
         *("model_id", "version_id", "number", "entity_id", "comment_id", "notification_id"),
@@ -248,7 +279,10 @@ def filled(path: str) -> str:
         path = path.replace("{" + name + "}", "999999")
     path = path.replace("{entity}", "model").replace("{reaction}", "thumbs_up")
     path = path.replace("{hash}", "0" * 64).replace("{transform}", "original=true").replace("{file_id}", "1")
-    path = path.replace("{channel}", "email")
+    path = path.replace("{channel}", "email").replace("{step_type}", "textToImage").replace("{blob_id}", "0" * 64)
+    for name in ("step_name", "tag", "token", "rest"):
+        path = path.replace("{" + name + "}", "no-such")
+    path = path.replace("{air}", "urn:air:sd1:checkpoint:civitai:9@999999")
     return path.replace("{name}", "no-such").replace("{path}", "a/b").replace("{sha256}", "0" * 64)
 
 
@@ -261,7 +295,7 @@ def test_a_route_that_states_no_scope_does_not_start():
 
 
 def test_open_routes_say_why(tmp_path: Path):
-    app = create_app(Settings(data_folder=tmp_path))
+    app = create_app(Settings(data_folder=tmp_path, orchestration=SWITCHED_ON))
     opened = [
         guard for handler in openapi.handlers(app) for guard in handler.resolve_guards() if isinstance(guard, Open)
     ]
