@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from flows.jobs.failures import GPU_TEXTS, named_failure, says_out_of_memory
-from storage.errors import BackendUnavailable, DarkroomError, JobStalled
+from storage.errors import BackendUnavailable, DarkroomError, JobStalled, WeightsRefused
 
 AGAIN = "It is asked for again when the engine is back."
 
