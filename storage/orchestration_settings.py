@@ -10,5 +10,5 @@ class OrchestrationSettings(BaseModel):
 
     enabled: bool = Field(default=False, description="Whether the routes below /v2 are served.")
     max_wait_seconds: float = Field(
-        default=60.0, ge=0, le=600, description="How long a request may wait for its workflow to end (`wait`)."
+        default=60.0, ge=0, le=60, description="How long a request may wait for its workflow to end (`wait`)."
     )

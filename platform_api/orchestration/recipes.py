@@ -16,7 +16,7 @@ from platform_api.orchestration import sent_pictures
 from platform_api.orchestration.blobs import sent_view
 from platform_api.orchestration.bodies import json_body, object_of
 from platform_api.orchestration.orders import ignored_header, shown, submitted
-from platform_api.orchestration.refusals import DrawingFailed, NotServed, can_return
+from platform_api.orchestration.refusals import NotServed, RecipeFailed, can_return
 from platform_api.orchestration.workflow_bodies import INPUT_BODY
 from storage.errors import ImageRefused, InvalidRequest, NotFound
 from storage.postgres.orchestration import workflow_pages
@@ -27,6 +27,7 @@ from storage.records.orchestration.reading import read_template, step_of
 from storage.stores import AsyncStores
 
 UPLOAD = "imageUpload"
+_FALSE: dict[str, Any] = {"enum": [False]}
 _PLACE = "steps[0].input."
 _WHATIF = "a recipe returns pictures and has no place for a price; ask POST /v2/consumer/workflows?whatif=true"
 
@@ -53,10 +54,19 @@ class Recipes(Controller):
         caller: RequestCaller,
         state: State,
         step_type: FromPath[str],
-        whatif: Annotated[bool, QueryParameter(description="Refused: a workflow can be priced.")] = False,
-        ephemeral: Annotated[bool, QueryParameter(description="Refused: a workflow is always kept.")] = False,
+        whatif: Annotated[
+            bool, QueryParameter(description="Refused when true: a workflow can be priced.", schema_extra=_FALSE)
+        ] = False,
+        ephemeral: Annotated[
+            bool, QueryParameter(description="Refused when true: a workflow is always kept.", schema_extra=_FALSE)
+        ] = False,
         allow_mature: Annotated[
-            bool, QueryParameter(name="allowMatureContent", description="Refused when false: nothing is rated here.")
+            bool,
+            QueryParameter(
+                name="allowMatureContent",
+                description="Refused when false: nothing is rated here.",
+                schema_extra={"enum": [True]},
+            ),
         ] = True,
         experimental: Annotated[bool, QueryParameter(description="Ignored.")] = False,
         idempotency_key: IdempotencyKey = None,
@@ -65,16 +75,16 @@ class Recipes(Controller):
         has not in the time that a request may wait. `imageUpload` keeps a picture and returns its blob."""
         _check(step_type, whatif=whatif, ephemeral=ephemeral, allow_mature=allow_mature)
         async with json_body(request, large=True) as content:
-            if step_type == UPLOAD:
-                return Response({"blob": await _uploaded(request, content, stores, caller, state)})
-            try:
-                read = read_template(step_of(step_type, object_of(content)))
-                wait = stores.settings.orchestration.max_wait_seconds
-                job = await submitted(request, read, state, key=idempotency_key, wait=wait)
-            except InvalidRequest as error:
-                raise InvalidRequest(
-                    {field.removeprefix(_PLACE): reason for field, reason in error.fields.items()}
-                ) from error
+            given = content
+        if step_type == UPLOAD:
+            return Response({"blob": await _uploaded(request, given, stores, caller, state)})
+        try:
+            read = read_template(step_of(step_type, object_of(given)))
+            wait = stores.settings.orchestration.max_wait_seconds
+            job = await submitted(request, read, state, key=idempotency_key, wait=wait)
+        except InvalidRequest as error:
+            fields = {field.removeprefix(_PLACE): reason for field, reason in error.fields.items()}
+            raise InvalidRequest(fields) from error
         _check_drawn(job)
         document = await shown(request, stores, caller, job)
         headers = {**ignored_header(["experimental"] if experimental else []), "Location": _place(job)}
@@ -97,9 +107,9 @@ def _check(kind: str, *, whatif: bool, ephemeral: bool, allow_mature: bool) -> N
 
 def _check_drawn(job: Job) -> None:
     if job.state is JobState.FAILED:
-        raise DrawingFailed(f"Workflow {job.id} has failed: {job.failure_code}: {job.failure_reason}")
+        raise RecipeFailed(f"Workflow {job.id} has failed: {job.failure_code}: {job.failure_reason}")
     if job.state is JobState.CANCELLED:
-        raise DrawingFailed(f"Workflow {job.id} was cancelled.")
+        raise RecipeFailed(f"Workflow {job.id} was cancelled.")
 
 
 def _place(job: Job) -> str:

@@ -27,7 +27,7 @@ class NotServed(problems.ProtocolRefusal):
     status = HTTPStatus.NOT_IMPLEMENTED
 
 
-class DrawingFailed(problems.ProtocolRefusal):
+class RecipeFailed(problems.ProtocolRefusal):
     """A workflow that was waited for did not make its pictures."""
 
     code = "drawing_failed"

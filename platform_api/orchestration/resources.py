@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, Request, get
-from litestar.params import FromPath
+from litestar.params import PathParameter
 from msgspec import Meta
 
 from platform_api.access.dependencies import AppStores, RequestViewer
@@ -27,6 +27,13 @@ from storage.records.policy.facts import version_facts
 from storage.records.policy.rights import may
 from storage.records.policy.viewers import Viewer
 
+ResourceAir = Annotated[
+    str,
+    PathParameter(
+        description="An AIR with a version.",
+        schema_extra={"pattern": r"^urn:air:[a-z0-9]+:[a-z]+:civitai:[0-9]{1,9}@[0-9]{1,9}$"},
+    ),
+]
 _FORMATS = {"SafeTensor": "safeTensor", "Diffusers": "diffusers"}
 
 
@@ -61,7 +68,7 @@ class Resources(Controller):
         summary="One resource",
     )
     async def get_resource(
-        self, request: Request[Any, Any, Any], stores: AppStores, viewer: RequestViewer, air: FromPath[str]
+        self, request: Request[Any, Any, Any], stores: AppStores, viewer: RequestViewer, air: ResourceAir
     ) -> ResourceInfo:
         """A version by its AIR; `canGenerate` says whether pictures can be drawn with it here."""
         where = addresses(request, stores.settings.api)

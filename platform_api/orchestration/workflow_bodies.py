@@ -10,7 +10,7 @@ from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, Requ
 
 from storage.records.orchestration.json_patch import MAX_OPERATIONS
 from storage.records.orchestration.left_out import STEP_TYPES
-from storage.records.orchestration.statuses import Status
+from storage.records.orchestration.statuses import WorkflowStatus
 from storage.records.orchestration.templates import MAX_TAG_LENGTH, MAX_TAGS, Tag, Written
 
 _TEXT, _NUMBER, _OBJECT = OpenAPIType.STRING, OpenAPIType.NUMBER, OpenAPIType.OBJECT
@@ -19,7 +19,7 @@ _TEXT, _NUMBER, _OBJECT = OpenAPIType.STRING, OpenAPIType.NUMBER, OpenAPIType.OB
 class WorkflowUpdate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """What is left out stays."""
 
-    status: Status | None = None
+    status: WorkflowStatus | None = None
     metadata: Written | None = None
     tags: list[Tag] | None = None
     allow_mature_content: bool | None = None
@@ -83,7 +83,7 @@ TEMPLATE_BODY = documented(
 UPDATE_BODY = documented(
     an_object(
         {
-            "status": Schema(type=_TEXT, enum=[Status.CANCELED.value]),
+            "status": Schema(type=_TEXT, enum=[WorkflowStatus.CANCELED.value]),
             "metadata": _WRITTEN,
             "tags": _TAGS,
             "allowMatureContent": Schema(type=OpenAPIType.BOOLEAN),

@@ -23,7 +23,7 @@ from storage.postgres.orchestration import workflow_pages
 from storage.records.accounts.accounts import Scope
 from storage.records.generation.workflow_rows import WorkflowStep
 from storage.records.orchestration.documents import StepDocument
-from storage.records.orchestration.json_patch import MAX_OPERATIONS, Operation, patched
+from storage.records.orchestration.json_patch import MAX_OPERATIONS, PatchOperation, patched
 from storage.records.orchestration.reading import TEMPLATE_KEY, check_written
 from storage.records.orchestration.rendering import own_metadata
 from storage.records.orchestration.templates import MAX_TAG_LENGTH, Written
@@ -101,7 +101,7 @@ class WorkflowParts(Controller):
     ) -> None:
         """JSON Patch of `/metadata`; all of it, or nothing."""
         async with json_body(request) as content:
-            operations = list_of(content, Operation, MAX_OPERATIONS)
+            operations = list_of(content, PatchOperation, MAX_OPERATIONS)
 
         def script() -> Script[None]:
             row = yield from workflow_pages.hold_step(workflow_id, caller.account_id, step_name)

@@ -31,17 +31,23 @@ from storage.postgres.orchestration import workflow_pages
 from storage.records.accounts.accounts import Scope
 from storage.records.jobs.jobs import TERMINAL, Job
 from storage.records.orchestration.documents import WorkflowDocument, WorkflowPage
-from storage.records.orchestration.json_patch import MAX_OPERATIONS, Operation, patched
+from storage.records.orchestration.json_patch import MAX_OPERATIONS, PatchOperation, patched
 from storage.records.orchestration.left_out import UNRATED
 from storage.records.orchestration.reading import check_written, read_template
 from storage.records.orchestration.rendering import document_of
-from storage.records.orchestration.statuses import Status
+from storage.records.orchestration.statuses import WorkflowStatus
 
 _READ, _WRITE = [Requires(Scope.JOBS_READ)], [Requires(Scope.JOBS_WRITE)]
 MAX_TAKE, DEFAULT_TAKE = 100, 20
-Wait = Annotated[float, QueryParameter(ge=0, le=600, description="Seconds to wait for the workflow to end.")]
+MAX_WAIT = 60.0
+Wait = Annotated[float, QueryParameter(ge=0, le=MAX_WAIT, description="Seconds to wait for the workflow to end.")]
 HideMature = Annotated[
-    bool, QueryParameter(name="hideMatureContent", description="Refused when true: nothing is rated here.")
+    bool,
+    QueryParameter(
+        name="hideMatureContent",
+        description="Refused when true: nothing is rated here.",
+        schema_extra={"enum": [False]},
+    ),
 ]
 WorkflowId = FromPath[UUID]
 
@@ -187,7 +193,7 @@ class Workflows(Controller):
     ) -> None:
         """JSON Patch of `/metadata`, `/tags` and `/status`; all of it, or nothing."""
         async with json_body(request) as content:
-            operations = list_of(content, Operation, MAX_OPERATIONS)
+            operations = list_of(content, PatchOperation, MAX_OPERATIONS)
 
         def script() -> Script[None]:
             row = yield from workflow_pages.hold(workflow_id, caller.account_id)
@@ -223,7 +229,7 @@ def _changed(workflow_id: UUID, account_id: UUID, update: WorkflowUpdate) -> Scr
     tags = None if update.tags is None else tags_of(update.tags)
     yield from workflows.change(workflow_id, account_id, tags=tags, metadata=update.metadata)
     if update.status is not None:
-        if update.status is not Status.CANCELED:
+        if update.status is not WorkflowStatus.CANCELED:
             raise InvalidRequest({"status": f"'{update.status}' cannot be asked for; 'canceled' can"})
         yield from cancelled(workflow_id, account_id)
 

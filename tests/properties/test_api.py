@@ -40,7 +40,7 @@ NAMES_THINGS = (
 """Bodies that must hold pictures, or name things of the caller's or of the world: a document cannot say which will be
 accepted."""
 
-RULED = ("/api/v1/models", "/api/v1/model-versions", "/api/v1/keys", "/api/v1/users", "/api/v1/generations")
+RULED = ("/api/v1/models", "/api/v1/model-versions", "/api/v1/keys", "/api/v1/users", "/api/v1/generations", "/v2")
 """Where the catalogue is written: names are taken once, words have rules over several fields, a model needs a file
 before it is published; where words are the caller's own, they hold no control characters. A document cannot say which
 bodies will pass."""
@@ -68,6 +68,10 @@ NO_INPUTS = (
     "GET /api/v1/leaderboards",
     "GET /api/v1/freshness",
     "GET /api/v1/model-versions/by-hash/{hash}",
+    "GET /v2/consumer/blobs/upload",
+    *(f"{method} /v2/consumer/blobs/content/{{token}}" for method in ("GET", "HEAD")),
+    *(f"{method} /v2/consumer/blobs/{{blob_id}}" for method in ("HEAD", "DELETE")),
+    "POST /v2/consumer/blobs/{blob_id}/refresh",
 )
 """What takes nothing, or a text that is never wrong."""
 

@@ -16,7 +16,7 @@ from storage.records.generation.resolved_workflows import ResolvedWorkflow, read
 from storage.records.generation.step_fields import StepOutput
 from storage.records.generation.step_requests import WorkflowRequest
 from storage.records.jobs.jobs import Job
-from storage.records.orchestration.rendering import Written, with_template
+from storage.records.orchestration.rendering import CallerNotes, with_template
 from storage.records.orchestration.templates import ImageUpscalerInput, StepRead, TemplateRead, picture_field
 from storage.records.orchestration.translation import Asked, asked_of, check_airs, named_in, reference_of
 from storage.settings import Settings
@@ -58,7 +58,7 @@ def submit(
 
 def price(
     read: TemplateRead, pictures: Pictures, account_id: UUID, settings: Settings, *, seed: int
-) -> Script[tuple[ResolvedWorkflow, Written]]:
+) -> Script[tuple[ResolvedWorkflow, CallerNotes]]:
     """What a workflow would be, and what its caller wrote on it. Nothing is written. Raises as `submit`."""
     asked = yield from _asked(read, pictures, account_id, settings)
     resolved = yield from _resolved(read, asked, account_id, settings, seed)
@@ -132,7 +132,7 @@ def _size(
     return drawing.width, drawing.height
 
 
-def _written(read: TemplateRead, pictures: Pictures) -> Written:
+def _written(read: TemplateRead, pictures: Pictures) -> CallerNotes:
     """What the caller wrote, and each step as it came, without the bytes of pictures."""
     steps: list[dict[str, Any]] = []
     for place, step in enumerate(read.steps):
@@ -141,7 +141,7 @@ def _written(read: TemplateRead, pictures: Pictures) -> Written:
             given[picture_field(step)] = pictures[place]
         steps.append(with_template(step.template.metadata or {}, step.template.kind, given))
     template = read.template
-    return Written(
+    return CallerNotes(
         tags=list(dict.fromkeys(template.tags or ())),
         metadata=template.metadata or {},
         step_metadata=tuple(steps),

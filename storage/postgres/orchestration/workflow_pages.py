@@ -67,7 +67,9 @@ def is_named(account_id: UUID, external_id: str) -> Query[bool]:
 
 def hold(job_id: UUID, account_id: UUID) -> Script[Workflow]:
     """A workflow's row, until the transaction ends. Raises as `find`."""
-    return _there((yield from maybe(SQL["hold"], {"job_id": job_id, "account_id": account_id}, Workflow)), job_id)
+    parameters = {"job_id": job_id, "account_id": account_id}
+    yield from Query(SQL["hold_job"], parameters, len)
+    return _there((yield from maybe(SQL["hold"], parameters, Workflow)), job_id)
 
 
 def hold_step(job_id: UUID, account_id: UUID, name: str) -> Script[WorkflowStep]:

@@ -23,6 +23,10 @@ select job.* from jobs job join workflows workflow on workflow.job_id = job.id
 -- is_named --
 select job_id from workflows where account_id = %(account_id)s and external_id = %(external_id)s;
 
+-- hold_job --
+-- Before the workflow's row: whoever ends a job locks them in this order, too.
+select id from jobs where id = %(job_id)s and account_id = %(account_id)s for update;
+
 -- hold --
 -- The row of a workflow until the transaction ends, so that what is read of it is what is changed.
 select * from workflows

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from storage.records.generation.prices import Priority
-from storage.records.orchestration.statuses import Status
+from storage.records.orchestration.statuses import WorkflowStatus
 
 
 class Tips(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +49,7 @@ class StepJob(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """What a backend is given of a step: the step itself, whole. `cost` in credits."""
 
     id: str
-    status: Status
+    status: WorkflowStatus
     started_at: datetime | None
     completed_at: datetime | None
     queue_position: QueuePosition
@@ -87,7 +87,7 @@ class StepDocument(
     kind: Annotated[str, Meta(examples=["textToImage"])]
     name: str
     priority: Priority
-    status: Status
+    status: WorkflowStatus
     started_at: datetime | None
     completed_at: datetime | None
     metadata: dict[str, Any]
@@ -106,7 +106,7 @@ class WorkflowDocument(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
     created_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
-    status: Status
+    status: WorkflowStatus
     metadata: dict[str, Any]
     tags: list[str]
     steps: tuple[StepDocument, ...]

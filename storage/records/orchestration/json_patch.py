@@ -16,7 +16,7 @@ MAX_BYTES = 64 * 1024
 """Of the document, after each operation: a hundred copies of a thing into itself would be 2^100 of it."""
 
 
-class Operation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"from_": "from"}):
+class PatchOperation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"from_": "from"}):
     """One operation. Paths are JSON Pointers (RFC 6901)."""
 
     op: str
@@ -25,7 +25,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     value: Any = msgspec.UNSET
 
 
-def patched(document: dict[str, Any], operations: Sequence[Operation]) -> dict[str, Any]:
+def patched(document: dict[str, Any], operations: Sequence[PatchOperation]) -> dict[str, Any]:
     """The document after the operations. Raises InvalidRequest, naming the operation, for one that cannot be done."""
     result: Any = copy.deepcopy(document)
     for place, operation in enumerate(operations):
@@ -44,7 +44,7 @@ class _Refused(Exception):
     """Why an operation cannot be done."""
 
 
-def _applied(document: Any, operation: Operation) -> Any:
+def _applied(document: Any, operation: PatchOperation) -> Any:
     match operation.op:
         case "add":
             return _added(document, _parts(operation.path), _value(operation))
@@ -70,7 +70,7 @@ def _applied(document: Any, operation: Operation) -> Any:
             raise _Refused(f"'{operation.op[:20]}' is no operation; there are: add, remove, replace, move, copy, test")
 
 
-def _value(operation: Operation) -> Any:
+def _value(operation: PatchOperation) -> Any:
     if operation.value is msgspec.UNSET:
         raise _Refused(f"'{operation.op}' needs `value`")
     return copy.deepcopy(operation.value)

@@ -23,7 +23,7 @@ from storage.records.orchestration.documents import (
     WorkflowDocument,
 )
 from storage.records.orchestration.reading import TEMPLATE_KEY
-from storage.records.orchestration.statuses import Status, step_statuses, workflow_status
+from storage.records.orchestration.statuses import WorkflowStatus, step_statuses, workflow_status
 
 Address = Callable[[JobFile], tuple[str | None, datetime | None]]
 """Where the bytes of a picture are without a key, and until when."""
@@ -41,7 +41,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     queue: QueuePosition = UNKNOWN
 
 
-class Written(msgspec.Struct, frozen=True, kw_only=True):
+class CallerNotes(msgspec.Struct, frozen=True, kw_only=True):
     """What the caller wrote on a workflow that was only priced."""
 
     tags: list[str]
@@ -76,7 +76,7 @@ def document_of(standing: Standing, address: Address) -> WorkflowDocument:
     )
 
 
-def priced_document(resolved: ResolvedWorkflow, written: Written, now: datetime) -> WorkflowDocument:
+def priced_document(resolved: ResolvedWorkflow, written: CallerNotes, now: datetime) -> WorkflowDocument:
     """The document of a workflow that nobody submitted: what it would cost, and what would be drawn."""
     steps = [
         _step(step, metadata, resolved, ())
@@ -87,7 +87,7 @@ def priced_document(resolved: ResolvedWorkflow, written: Written, now: datetime)
         created_at=now,
         started_at=None,
         completed_at=None,
-        status=Status.UNASSIGNED,
+        status=WorkflowStatus.UNASSIGNED,
         metadata=written.metadata,
         tags=written.tags,
         steps=tuple(steps),
@@ -153,9 +153,9 @@ def _steps(
 _STEPS_ENDED = frozenset({StepState.SUCCEEDED, StepState.FAILED, StepState.CANCELLED})
 
 
-def _rate(job: Job, row: WorkflowStep, drawn: int, status: Status) -> float | None:
+def _rate(job: Job, row: WorkflowStep, drawn: int, status: WorkflowStatus) -> float | None:
     """How much of a step is done; null before it begins and when it has ended, as Civitai's."""
-    if status is not Status.PROCESSING or job.state in TERMINAL:
+    if status is not WorkflowStatus.PROCESSING or job.state in TERMINAL:
         return None
     rate = drawn / row.pictures if row.pictures else 0.0
     progress = job.progress
@@ -200,7 +200,7 @@ def _step(
         kind=template["$type"],
         name=step.name,
         priority=resolved.priority,
-        status=Status.UNASSIGNED,
+        status=WorkflowStatus.UNASSIGNED,
         started_at=None,
         completed_at=None,
         metadata=own_metadata(metadata),
@@ -210,7 +210,7 @@ def _step(
         jobs=(
             StepJob(
                 id="",
-                status=Status.UNASSIGNED,
+                status=WorkflowStatus.UNASSIGNED,
                 started_at=None,
                 completed_at=None,
                 queue_position=UNKNOWN,

@@ -8,7 +8,7 @@ from storage.records.generation.workflow_rows import StepState
 from storage.records.jobs.jobs import JobState
 
 
-class Status(StrEnum):
+class WorkflowStatus(StrEnum):
     """Where a workflow, a step or a step's job stands. The last four never change; `expired` nothing is here."""
 
     UNASSIGNED = "unassigned"
@@ -22,39 +22,39 @@ class Status(StrEnum):
 
 
 _ENDED = {
-    JobState.SUCCEEDED: Status.SUCCEEDED,
-    JobState.FAILED: Status.FAILED,
-    JobState.CANCELLED: Status.CANCELED,
+    JobState.SUCCEEDED: WorkflowStatus.SUCCEEDED,
+    JobState.FAILED: WorkflowStatus.FAILED,
+    JobState.CANCELLED: WorkflowStatus.CANCELED,
 }
 _STEP_ENDED = {
-    StepState.SUCCEEDED: Status.SUCCEEDED,
-    StepState.FAILED: Status.FAILED,
-    StepState.CANCELLED: Status.CANCELED,
+    StepState.SUCCEEDED: WorkflowStatus.SUCCEEDED,
+    StepState.FAILED: WorkflowStatus.FAILED,
+    StepState.CANCELLED: WorkflowStatus.CANCELED,
 }
 
 
-def workflow_status(state: JobState, steps: list[StepState]) -> Status:
+def workflow_status(state: JobState, steps: list[StepState]) -> WorkflowStatus:
     """Nobody has it: unassigned; somebody has, and nothing is drawn yet: preparing."""
     if state in _ENDED:
         return _ENDED[state]
     begun = any(step is not StepState.WAITING for step in steps)
     if state is JobState.SUBMITTED:
         # Released by a process that stopped, with pictures that stay.
-        return Status.SCHEDULED if begun else Status.UNASSIGNED
-    return Status.PROCESSING if begun else Status.PREPARING
+        return WorkflowStatus.SCHEDULED if begun else WorkflowStatus.UNASSIGNED
+    return WorkflowStatus.PROCESSING if begun else WorkflowStatus.PREPARING
 
 
-def step_statuses(state: JobState, steps: list[StepState]) -> list[Status]:
+def step_statuses(state: JobState, steps: list[StepState]) -> list[WorkflowStatus]:
     """The first step that waits is being prepared while somebody has the workflow; those behind it are scheduled."""
-    found: list[Status] = []
+    found: list[WorkflowStatus] = []
     for step in steps:
         if step in _STEP_ENDED:
             found.append(_STEP_ENDED[step])
         elif state is JobState.SUBMITTED:
-            found.append(Status.UNASSIGNED if step is StepState.WAITING else Status.SCHEDULED)
+            found.append(WorkflowStatus.UNASSIGNED if step is StepState.WAITING else WorkflowStatus.SCHEDULED)
         elif step is StepState.RUNNING:
-            found.append(Status.PROCESSING)
+            found.append(WorkflowStatus.PROCESSING)
         else:
             open_before = any(status not in _STEP_ENDED.values() for status in found)
-            found.append(Status.SCHEDULED if open_before else Status.PREPARING)
+            found.append(WorkflowStatus.SCHEDULED if open_before else WorkflowStatus.PREPARING)
     return found

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from storage.errors import InvalidRequest
-from storage.records.orchestration.json_patch import Operation, patched
+from storage.records.orchestration.json_patch import PatchOperation, patched
 
 
-def operation(op: str, path: str, **fields: Any) -> Operation:
-    return Operation(op=op, path=path, **fields)
+def operation(op: str, path: str, **fields: Any) -> PatchOperation:
+    return PatchOperation(op=op, path=path, **fields)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def operation(op: str, path: str, **fields: Any) -> Operation:
         ({"a": {"b": 1}}, [operation("replace", "", value={"c": 2})], {"c": 2}),
     ],
 )
-def test_operations_do_what_the_rfc_says(before: dict[str, Any], operations: list[Operation], after: Any) -> None:
+def test_operations_do_what_the_rfc_says(before: dict[str, Any], operations: list[PatchOperation], after: Any) -> None:
     kept = repr(before)
     assert patched(before, operations) == after
     assert repr(before) == kept
@@ -59,7 +59,7 @@ def test_operations_do_what_the_rfc_says(before: dict[str, Any], operations: lis
     ],
     ids=lambda one: one if isinstance(one, str) else f"{one.op} {one.path}",
 )
-def test_what_cannot_be_done_is_named_and_nothing_is_done(refused: Operation, reason: str) -> None:
+def test_what_cannot_be_done_is_named_and_nothing_is_done(refused: PatchOperation, reason: str) -> None:
     before = {"a": {"b": 1}, "list": [1], "text": "t", "true": True}
     with pytest.raises(InvalidRequest, match=reason) as error:
         patched(before, [operation("add", "/a/c", value=2), refused])
