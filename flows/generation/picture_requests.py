@@ -59,7 +59,8 @@ def _drawn(drawing: Drawing, image: DrawnImage) -> dict[str, Any]:
 
 
 def literal(prompt: str, seed: int) -> str:
-    """A prompt whose choices are made, such that none is read into it again."""
+    """A prompt whose choices are made, such that none is read into it again. The grammar has no form for a backslash
+    before a brace."""
     try:
         if without_choices(prompt, seed) == prompt:
             return prompt

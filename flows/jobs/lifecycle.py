@@ -77,13 +77,9 @@ class RunningJob:
     def check(self) -> None:
         """Raise CancellationRequested or JobLost once this process should stop. Cheap: call it at every step."""
         self._advance()
-        stop = self._stop
-        if isinstance(stop, CancellationRequested | TerminationSignal) and (
-            threading.get_ident() in self._past_cancellation
-        ):
-            return
-        if stop is not None:
-            raise stop
+        past = threading.get_ident() in self._past_cancellation
+        if self._stop is not None and not (past and isinstance(self._stop, CancellationRequested | TerminationSignal)):
+            raise self._stop
 
     def stop_with(self, error: JobLost | CancellationRequested | JobStalled | TerminationSignal) -> None:
         """Let the next check raise an error; the first counts, unless the job is lost."""

@@ -259,10 +259,9 @@ class Effects:
     def _start_flow_run(self, event: JobSubmitted) -> None:
         # As it is now: the event may be replayed after days, and the job cancelled or at its next attempt.
         job = self._stores.database.run(jobs.get(event.job_id))
-        if job.state is not JobState.SUBMITTED or job.attempt != event.attempt:
-            return
-        if JOB_FLOWS[job.kind] in DRAINS:
-            # One run carries out many: that it is wanted is found by the duty of that flow, which is woken behind this.
+        waits = job.state is JobState.SUBMITTED and job.attempt == event.attempt
+        # A run that carries out many is started by its own duty, which is woken behind this.
+        if not waits or JOB_FLOWS[job.kind] in DRAINS:
             return
         with log_context(request_id=job.request_id):
             self._start_flow_run_of(job)
@@ -280,10 +279,8 @@ class Effects:
         noted = self._stores.database.run(jobs.note_flow_run(job.id, job.attempt, run.id))
         log.info("job %s attempt %d: flow run %s", job.id, job.attempt, run.id)
         # It was cancelled between the look and the start, when there was no flow run to cancel yet.
-        if not noted:
-            current = self._stores.database.run(jobs.get(job.id))
-            if current.state is JobState.CANCELLED:
-                self._cancel_flow_run(run.id)
+        if not noted and self._stores.database.run(jobs.get(job.id)).state is JobState.CANCELLED:
+            self._cancel_flow_run(run.id)
 
     def _cancel_flow_run(self, flow_run_id: UUID | None) -> None:
         """Ask Prefect to stop a flow run; the flow also reads its job's row, so a miss only takes a little longer."""

@@ -14,7 +14,7 @@ from flows.jobs.sweeps import publish_due, replace_dead_flow_runs, sweep_silent_
 from flows.relay import effects as effecting
 from flows.relay.drains import wake_drain
 from flows.relay.effects import Effects
-from flows.runs.flow_names import JOB_FLOWS, SYNC
+from flows.runs.flow_names import DRAW, JOB_FLOWS, SYNC
 from flows.runs.orchestrator import Orchestrator, PrefectUnavailable
 from storage.postgres.catalog import catalog, models
 from storage.postgres.connection import Query
@@ -27,12 +27,17 @@ from storage.records.jobs.jobs import JobKind, JobState
 from storage.records.search.search import Kind
 from storage.stores import Stores
 from tests.flows.relay.test_effects import no_server
-from tests.storage.makers import a_job, a_model, a_published_model, a_version, an_account
+from tests.storage.makers import a_bare_generation, a_job, a_model, a_published_model, a_version, an_account
 
 
 @flow(name="train-dreambooth")
 def train_dreambooth(job_id: UUID, attempt: int) -> None:
     """Stands for the deployment's flow; no worker ever runs it here."""
+
+
+@flow(name=DRAW)
+def generate_images() -> None:
+    """Stands for the deployment's flow."""
 
 
 @pytest.fixture
@@ -220,6 +225,31 @@ def test_a_flow_run_that_died_before_it_claimed_is_replaced(
 @flow(name=SYNC)
 def sync_search_index() -> None:
     """Stands for the deployment's flow; no worker ever runs it here."""
+
+
+def test_generations_share_a_run_that_is_started_once_and_that_a_cancellation_does_not_stop(
+    stores: Stores, prefect: SyncPrefectClient, effects: Effects
+) -> None:
+    flow_id = prefect.create_flow(generate_images)
+    prefect.create_deployment(flow_id=flow_id, name=DRAW, parameter_openapi_schema={"type": "object", "properties": {}})
+    first, second = a_bare_generation(stores.database), a_bare_generation(stores.database)
+    assert effects.drain() == 2
+    assert flow_runs(prefect, stores, [first.id, second.id]) == [None, None]
+
+    run = wake_drain(stores.database, Orchestrator(prefect), DRAW)
+    assert run is not None
+    assert wake_drain(stores.database, Orchestrator(prefect), DRAW) == run, "both are drawn by one run"
+    assert prefect.read_flow_run(run).parameters == {}
+    with stores.database.session_lock(DRAW):
+        stores.database.run(drain_wakeups.advance(DRAW))
+        assert wake_drain(stores.database, Orchestrator(prefect), DRAW) is None, "it draws"
+        stores.database.run(jobs.claim(first.id, 1, run))
+        stores.database.run(jobs.cancel(first.id, first.account_id))
+        effects.drain()
+    state = prefect.read_flow_run(run).state
+    assert state is not None
+    assert state.is_scheduled()
+    assert wake_drain(stores.database, Orchestrator(prefect), DRAW) != run
 
 
 def test_a_drain_of_the_search_queue_is_started_once_for_a_wake_up(
