@@ -39,7 +39,7 @@ class Published:
 def publish(
     door: Door, client: httpx.Client, name: str = "unet/weights.safetensors", availability: str = "Public"
 ) -> Published:
-    """A succeeded job with a published version and a file of its own, straight through the stores."""
+    """A succeeded job with a published version to draw with and a file of its own, straight through the stores."""
     submitted = client.post("/api/v1/training-jobs", json={"dataSetId": upload(client, 2)["id"], "classWord": "mug"})
     job = UUID(submitted.json()["id"])
     blob = BlobStore(door.settings.blobs).put(CONTENT)
@@ -58,7 +58,10 @@ def publish(
                 recipe=recipe,
                 evaluation={"subject_fidelity": 0.9},
                 availability=Availability(availability),
-                files=(NewFile(path=name, role=FileRole.WEIGHTS, sha256=blob.sha256, size=blob.size),),
+                files=(
+                    NewFile(path=name, role=FileRole.WEIGHTS, sha256=blob.sha256, size=blob.size),
+                    NewFile(path="model_index.json", role=FileRole.FOLDER, sha256=blob.sha256, size=blob.size),
+                ),
             ),
         )
     )
