@@ -26,7 +26,7 @@ from tests.no_prefect import effects_without_prefect
 from tests.platform_api.catalog.reading.shelf import file_of, put
 from tests.platform_api.door import ALL, Door, form, photo, register_starter, serving, upload
 from tests.platform_api.generation.drawing import Artist
-from tests.platform_api.http.test_downloads import CONTENT, publish
+from tests.platform_api.http.test_downloads import publish
 from tests.platform_api.sending import Sender
 
 NAME, TAG, COMMENT, PROMPT, EXTRA = "zanzibarlamp", "quincetag", "persimmontalk", "mulberryscene", "medlarfile.json"
@@ -201,8 +201,6 @@ def _give_own(world: World) -> None:
     client, ids = world.clients[OWNER], world.ids
     made = publish(world.door, client, availability="Private")
     ids |= {"job": made.job, "sample": made.sha256}
-    member = NewFile(path="model_index.json", role=FileRole.FOLDER, sha256=made.sha256, size=len(CONTENT))
-    world.door.database.run(catalog.add_files(made.version, [member]))
     ids["sample_link"] = client.get(f"/api/v1/training-jobs/{made.job}/samples").json()["items"][0]["imageUrl"]
     world.run(
         "insert into job_checkpoints (job_id, step, sha256, size) values (%(job)s, 77, %(sha256)s, 5) returning step",
