@@ -23,6 +23,13 @@ MAX_WEIGHT = 100.0
 """Of a part of a prompt; pictures are noise long before, and half precision overflows soon after."""
 MAX_DEPTH = 50
 """Brackets within brackets. So many round ones are beyond the weight, and reading takes time with each."""
+MAX_SYMBOLS = 100_000
+"""Of all prompts of a workflow, its lists and choices included: no more than about 0.1 seconds of a processor."""
+MAX_CHARACTERS = 256 * 1024
+"""Of the prompts of all pictures of a workflow, each of which is stored with its own, and of those asked for."""
+CHECK_SYMBOLS = 3
+"""Checking a symbol of a prompt takes the time of so many."""
+_COUNTED = (*"\\()[]:<", "BREAK")
 _SHOWN = 80
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)"
 _SYMBOL = re.compile(
@@ -54,6 +61,36 @@ class AdapterTag(NamedTuple):
     kind: str
     name: str
     strength: float | None
+
+
+class PromptBudget:
+    """What the prompts of one workflow may take, whatever they hold: time, counted in symbols, and room."""
+
+    def __init__(self, symbols: int = MAX_SYMBOLS, characters: int = MAX_CHARACTERS) -> None:
+        self._left, self._room = symbols, characters
+        self._checked: set[str] = set()
+
+    def spend(self, symbols: int, field: str) -> None:
+        """Take from it. Raises InvalidRequest with `field` when it is spent."""
+        self._left -= symbols
+        if self._left < 0:
+            reason = "the prompts of this request have too many brackets, choices and values of lists in all"
+            raise InvalidRequest({field: f"{reason}. Ask for fewer pictures in each of several requests"})
+
+    def keep(self, characters: int, field: str) -> None:
+        """Take room for a prompt that is stored. Raises InvalidRequest with `field` when there is none."""
+        self._room -= characters
+        if self._room < 0:
+            reason = f"the prompts of all pictures are more than {MAX_CHARACTERS:,} characters"
+            raise InvalidRequest({field: f"{reason}. Ask for fewer pictures in each of several requests"})
+
+    def check(self, prompt: str, field: str) -> None:
+        """As `check_prompt`, once for each text. Raises InvalidRequest also when the budget is spent."""
+        if prompt not in self._checked:
+            # A symbol is read several times over, and weighed for each bracket that it is in.
+            self.spend(1 + len(prompt) // 1000 + CHECK_SYMBOLS * sum(map(prompt.count, _COUNTED)), field)
+            check_prompt(field, prompt)
+            self._checked.add(prompt)
 
 
 def weighted_parts(prompt: str) -> tuple[PromptPart, ...]:
@@ -123,11 +160,13 @@ def _depth(prompt: str) -> int:
 
 
 class _PromptReader:
-    """Collects texts, and for each closed bracket from which text on it counts."""
+    """Collects texts, and for each closed bracket from which weight on it counts."""
 
     def __init__(self) -> None:
-        self._texts: list[PromptPart] = []
+        # Texts between two brackets have one weight: each with the number of its own, and whether it begins a chunk.
+        self._texts: list[tuple[list[str], int, bool]] = []
         self._weights: list[float] = []
+        self._is_bracket_last = True
         self._open: dict[str, list[int]] = {"(": [], "[": []}
 
     def take(self, symbol: re.Match[str]) -> None:
@@ -135,7 +174,8 @@ class _PromptReader:
         if symbol["escaped"] is not None:
             self._add(symbol["escaped"])
         elif bracket in self._open:
-            self._open[bracket].append(len(self._texts))
+            self._open[bracket].append(len(self._weights))
+            self._is_bracket_last = True
         elif weight is not None and self._open["("]:
             self._weigh(self._open["("].pop(), float(weight))
         elif bracket == ")" and self._open["("]:
@@ -150,11 +190,16 @@ class _PromptReader:
         for bracket, factor in (("(", ROUND), ("[", SQUARE)):
             for start in self._open[bracket]:
                 self._weigh(start, factor)
-        return [part._replace(weight=weight) for part, weight in zip(self._texts, self._weights, strict=True)]
+        return [PromptPart("".join(texts), self._weights[number], begins) for texts, number, begins in self._texts]
 
     def _add(self, text: str, *, new_chunk: bool = False) -> None:
-        self._texts.append(PromptPart(text, new_chunk=new_chunk))
-        self._weights.append(1.0)
+        if self._is_bracket_last:
+            self._weights.append(1.0)
+        elif not new_chunk:
+            self._texts[-1][0].append(text)
+            return
+        self._is_bracket_last = False
+        self._texts.append(([text], len(self._weights) - 1, new_chunk))
 
     def _add_words(self, text: str) -> None:
         first, *others = _BREAK.split(text)
@@ -164,8 +209,8 @@ class _PromptReader:
             self._add(other.lstrip() if number == len(others) else other.strip(), new_chunk=True)
 
     def _weigh(self, start: int, factor: float) -> None:
-        for number in range(start, len(self._weights)):
-            self._weights[number] *= factor
+        self._weights[start:] = [weight * factor for weight in self._weights[start:]]
+        self._is_bracket_last = True
 
 
 def _joined(parts: list[PromptPart]) -> tuple[PromptPart, ...]:

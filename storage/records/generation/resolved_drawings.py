@@ -10,13 +10,13 @@ import msgspec
 
 from storage.errors import InvalidRequest
 from storage.records.generation.drawings import NO_MODEL, Drawing, DrawnAdapter, DrawnImage, DrawnModel, Operation
-from storage.records.generation.prompts import check_prompt
+from storage.records.generation.prompts import PromptBudget
 from storage.records.generation.scheduler_limits import unet_calls
 from storage.records.generation.scheduler_names import find_scheduler
 from storage.records.generation.schedulers import SchedulerSettings
-from storage.records.generation.step_fields import GRID, MAX_SEED
+from storage.records.generation.step_fields import GRID, MAX_LIST_CHARACTERS, MAX_SEED
 from storage.records.generation.step_requests import StepRequest
-from storage.records.generation.wildcards import without_choices
+from storage.records.generation.wildcards import PromptChoices
 from storage.records.jobs.choices import ModelFamily
 from storage.records.jobs.sampled_sets import SamplerSettings
 
@@ -73,10 +73,11 @@ def drawing_of(
     implied: int = 0,
     source: SourcePicture | None = None,
     mask: SourcePicture | None = None,
+    budget: PromptBudget | None = None,
 ) -> Drawing:
     """The drawing of a step. facts: of its model, None for one that needs none. adapters: in the order of the request,
     behind the first `implied` ones, which the model itself is: those have their full strength. seed: where the request
-    has none.
+    has none. budget: of all steps' prompts.
 
     Raises InvalidRequest by field for what the model, the scheduler or the sources do not fit.
     """
@@ -89,7 +90,7 @@ def drawing_of(
         sizes = f"{mask.width} x {mask.height} pixels and the image {source.width} x {source.height}"
         faults["mask"] = f"has {sizes}; they must be equal"
     scheduler, steps = _scheduler(step, facts, faults)
-    images, negative = _prompts(step, seed if step.seed is None else step.seed, faults)
+    images, negative = _prompts(step, seed if step.seed is None else step.seed, budget or PromptBudget(), faults)
     if faults:
         raise InvalidRequest(faults)
     sampler = facts.sampler if facts else SamplerSettings()
@@ -172,17 +173,26 @@ def _strength(step: StepRequest) -> float:
     return DEFAULT_STRENGTH if step.strength is None else step.strength
 
 
-def _prompts(step: StepRequest, seed: int, faults: dict[str, str]) -> tuple[tuple[DrawnImage, ...], str]:
+def _prompts(
+    step: StepRequest, seed: int, budget: PromptBudget, faults: dict[str, str]
+) -> tuple[tuple[DrawnImage, ...], str]:
     if step.operation is Operation.UPSCALE:
         return (DrawnImage(prompt="", seed=0),), ""
     seeds = [(seed + number) % (MAX_SEED + 1) for number in range(step.count)]
     try:
-        prompts = [without_choices(step.prompt, one, step.wildcards) for one in seeds]
-        for prompt in dict.fromkeys(prompts):
-            check_prompt("prompt", prompt)
+        budget.keep(len(step.prompt) + len(step.negative_prompt), "prompt")
+        size = sum(len(name) + sum(map(len, values)) for name, values in step.wildcards.items())
+        if size > MAX_LIST_CHARACTERS:
+            reason = f"its lists are {size:,} characters in all; the limit is {MAX_LIST_CHARACTERS:,}"
+            raise InvalidRequest({"wildcards": f"{reason}. Leave out values"})
+        choices, prompts = PromptChoices(step.wildcards, budget), list[str]()
+        for one in seeds:
+            prompts.append(choices.text(step.prompt, one, "prompt"))
+            budget.keep(len(prompts[-1]), "prompt")
+            budget.check(prompts[-1], "prompt")
         # One for all pictures of a step, by the first one's seed.
-        negative = without_choices(step.negative_prompt, seeds[0], step.wildcards, field="negativePrompt")
-        check_prompt("negativePrompt", negative)
+        negative = choices.text(step.negative_prompt, seeds[0], "negativePrompt")
+        budget.check(negative, "negativePrompt")
     except InvalidRequest as error:
         faults.update(error.fields)
         return (), ""

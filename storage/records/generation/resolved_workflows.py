@@ -63,6 +63,13 @@ class ResolvedWorkflow(msgspec.Struct, frozen=True, kw_only=True):
         named = (one for step in self.steps for one in (step.drawing.source, step.drawing.mask))
         return tuple(dict.fromkeys(one for one in named if one))
 
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """Model versions that its steps draw with, adapters too, each once."""
+        named = (one.version_id for step in self.steps for one in (step.drawing.model, *step.drawing.adapters))
+        # 0: what no version is, such as the base of an adapter.
+        return tuple(dict.fromkeys(one for one in named if one))
+
     def priced(self, prices: PriceList) -> ResolvedWorkflow:
         """The same at the prices of a list."""
         steps = tuple(

@@ -19,6 +19,8 @@ MAX_SEED = 2**32 - 1
 """As Civitai and A1111 count."""
 MAX_SIDE, GRID = 4096, 8
 MAX_STEPS, MAX_COUNT, MAX_ADAPTERS = 150, 64, 12
+MAX_LIST_NAME, MAX_LIST_VALUE, MAX_LIST_CHARACTERS = 64, 2000, 64 * 1024
+"""Characters of a wildcard list's name, of each of its values, and of all lists of a step."""
 PIXELS = {"unit": "pixels"}
 PEER_NAMES: Mapping[str, str] = MappingProxyType(
     {
@@ -84,7 +86,7 @@ NegativePrompt = Annotated[
     ),
 ]
 WildcardLists = Annotated[
-    dict[str, list[str]],
+    dict[Annotated[str, Meta(max_length=MAX_LIST_NAME)], list[Annotated[str, Meta(max_length=MAX_LIST_VALUE)]]],
     Meta(
         max_length=100, description="Lists that `__name__` in a prompt chooses from.", examples=[{"place": ["beach"]}]
     ),

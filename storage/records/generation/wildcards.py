@@ -15,14 +15,25 @@ from __future__ import annotations
 
 import hashlib
 import re
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import SequenceMatcher, get_close_matches
 from fnmatch import fnmatchcase
-from itertools import accumulate, count
+from heapq import nlargest
+from itertools import count
 from types import MappingProxyType
 
 from storage.errors import InvalidRequest
+from storage.records.generation.choices.templates import (
+    NamedList,
+    Options,
+    Pieces,
+    Variant,
+    read_template,
+    symbols_of,
+    weighed,
+)
+from storage.records.generation.prompts import PromptBudget
+from storage.records.generation.step_fields import MAX_LIST_NAME
 
 MAX_LENGTH = 10_000
 """Characters of the result."""
@@ -33,16 +44,9 @@ MAX_CHOICES = 200
 MAX_VALUES = 10_000
 """Values to choose one from."""
 MAX_NAMED = 10
+CHOICE_SYMBOLS = 4
+"""A choice takes the time of so many symbols."""
 NO_LISTS: Mapping[str, Sequence[str]] = MappingProxyType({})
-_SYMBOL = re.compile(
-    r"""\\(?P<escaped>[{}|_]) | (?P<pair>\\\\)
-      | __(?P<name>(?!_)[\w*./-]+?)(?P<parameters>\([^()]*\))?__
-      | \$\$ | (?P<mark>\$\{|[{}|])
-      | [^\\{}|_$]+ | .""",
-    re.VERBOSE | re.DOTALL,
-)
-_BOUNDS = re.compile(r"\s*(?:(?P<exact>\d{1,9})|(?P<low>\d{0,9})-(?P<high>\d{0,9}))\$\$(?:(?P<joiner>[^${}|]*)\$\$)?")
-_WEIGHT = re.compile(r"\s*(\d{1,9}(?:\.\d{0,9})?|\.\d{1,9})::")
 
 
 def without_choices(
@@ -52,63 +56,101 @@ def without_choices(
 
     Raises InvalidRequest with `field` for an unknown list, what is no choice, and a result beyond the limits above.
     """
-    return _Expansion(prompt, seed, lists, field).text(prompt, 0)
+    return PromptChoices(lists, PromptBudget()).text(prompt, seed, field)
 
 
-class _Options:
-    """Texts to choose from, each with its weight; those of weight 0 are left out."""
+class PromptChoices:
+    """Makes the choices of prompts from lists. A text is read once, for however many seeds, and lists are too."""
 
-    def __init__(self, weighed: Iterable[tuple[float, str]]) -> None:
-        self._weighed = [(weight, text) for weight, text in weighed if weight > 0]
-        self._sums = list(accumulate(weight for weight, _ in self._weighed))
+    def __init__(self, lists: Mapping[str, Sequence[str]], budget: PromptBudget) -> None:
+        self._lists, self._budget = lists, budget
+        self._read: dict[str, Pieces] = {}
+        self._kept: dict[str, Options] = {}
 
-    def __len__(self) -> int:
-        return len(self._weighed)
+    def text(self, prompt: str, seed: int, field: str) -> str:
+        """As `without_choices`; InvalidRequest also for what is more than the budget allows."""
+        return _Expansion(self, prompt, seed, field).text(self.pieces(prompt, field), 0)
 
-    def at(self, fraction: float) -> int:
-        """The number of the text at this fraction of all weights."""
-        # Rounding can lead behind the last one.
-        return min(bisect_right(self._sums, fraction * self._sums[-1]), len(self) - 1)
+    def spend(self, symbols: int, field: str) -> None:
+        """Take from the budget. Raises InvalidRequest when it is spent."""
+        self._budget.spend(symbols, field)
 
-    def text(self, number: int) -> str:
-        """The text of this number."""
-        return self._weighed[number][1]
+    def pieces(self, template: str, field: str) -> Pieces:
+        """What a text is made of. Raises InvalidRequest."""
+        if template not in self._read:
+            self.spend(symbols_of(template), field)
+            self._read[template] = read_template(template, field)
+        return self._read[template]
 
-    def without(self, number: int) -> _Options:
-        """The same less the text of this number."""
-        return _Options([*self._weighed[:number], *self._weighed[number + 1 :]])
+    def values(self, named: NamedList, field: str) -> Options:
+        """The values to choose from. Raises InvalidRequest for a list that is not there or has none."""
+        name = named.name
+        if named.has_parameters:
+            reason = f"'{named.shown}' has parameters, which are not supported; write them into the list"
+            raise InvalidRequest({field: reason})
+        if name not in self._kept:
+            values = [value for one in self._fitting(name, field) for value in self._lists[one]]
+            if len(values) > MAX_VALUES:
+                reason = f"the list '{name}' has {len(values):,} values; the limit is {MAX_VALUES:,}"
+                raise InvalidRequest({field: reason})
+            self.spend(len(values), field)
+            self._kept[name] = Options(map(weighed, values))
+        if not self._kept[name]:
+            raise InvalidRequest({field: f"the list '{name}' has no value that could be chosen"})
+        return self._kept[name]
+
+    def _fitting(self, name: str, field: str) -> list[str]:
+        if name in self._lists:
+            return [name]
+        if len(name) > MAX_LIST_NAME:
+            reason = f"'{name[:MAX_LIST_NAME]}...' is longer than the name of any list, {MAX_LIST_NAME} characters"
+            raise InvalidRequest({field: f"{reason}; write \\_ for underscores that are text"})
+        # Its comparisons take the time of so many symbols.
+        self.spend(MAX_LIST_NAME * 4 + len(self._lists) * 20, field)
+        if fitting := sorted(known for known in self._lists if "*" in name and fnmatchcase(known, name)):
+            return fitting
+        raise InvalidRequest({field: f"there is no list '{name[:60]}'; {self._known(name)}"})
+
+    def _known(self, name: str) -> str:
+        if not self._lists:
+            return "none was given. Write \\_ for underscores that are text"
+        # Ratios take time, so of many names only those that share the most letters with it are measured.
+        alike = nlargest(MAX_NAMED, sorted(self._lists), lambda known: _likeness(known, name))
+        nearest = get_close_matches(name, [known[:MAX_LIST_NAME] for known in sorted(alike)], n=MAX_NAMED, cutoff=0.0)
+        more = len(self._lists) - len(nearest)
+        return f"known are, nearest first: {', '.join(nearest)}" + (f" and {more:,} more" if more else "")
+
+
+def _likeness(known: str, name: str) -> float:
+    return SequenceMatcher(None, known[:MAX_LIST_NAME], name).quick_ratio()
 
 
 class _Expansion:
     """One prompt on its way to its text, with what has been spent of the limits."""
 
-    def __init__(self, prompt: str, seed: int, lists: Mapping[str, Sequence[str]], field: str) -> None:
-        self._lists, self._field = lists, field
+    def __init__(self, choices: PromptChoices, prompt: str, seed: int, field: str) -> None:
+        self._from, self._field = choices, field
         self._random = _fractions(f"{seed}\0{prompt}")
-        self._kept: dict[str, _Options] = {}
         self._choices = self._length = 0
 
-    def text(self, template: str, depth: int) -> str:
-        """A template with its choices made, from left to right."""
+    def text(self, pieces: Pieces, depth: int) -> str:
+        """A text with its choices made, from left to right."""
+        self._spend(len(pieces))
         made: list[str] = []
-        for symbol, inside in self._pieces(template):
-            if inside is not None:
-                made.append(self._variant(inside, depth + 1))
-            elif symbol["name"]:
-                made.append(self._chosen(self._values(symbol), 1, "", depth + 1))
-            elif symbol["mark"] == "}":
-                raise self._refused("there is a } without its {; write \\} for the character")
+        for piece in pieces:
+            if isinstance(piece, str):
+                made.append(self._counted(piece))
+            elif isinstance(piece, Variant):
+                made.append(self._variant(piece, depth + 1))
             else:
-                made.append(self._counted(symbol["escaped"] or symbol[0]))
-        return "".join(made)
+                made.append(self._chosen(self._from.values(piece, self._field), 1, "", depth + 1))
+        return made[0] if len(made) == 1 else "".join(made)
 
-    def _variant(self, inside: str, depth: int) -> str:
-        bounds = _BOUNDS.match(inside)
-        texts = _split(inside[bounds.end() :] if bounds else inside)
-        alone = _SYMBOL.fullmatch(texts[0].strip()) if len(texts) == 1 else None
-        options = self._values(alone) if alone and alone["name"] else _Options(map(_weighed, texts))
+    def _variant(self, variant: Variant, depth: int) -> str:
+        options = self._from.values(variant.named, self._field) if variant.named else variant.options
         if not options:
             raise self._refused("it has a choice whose options all have the weight 0; leave out the weights")
+        bounds = variant.bounds
         if bounds is None:
             return self._chosen(options, 1, "", depth)
         low, high = self._counts(bounds, len(options))
@@ -122,47 +164,20 @@ class _Expansion:
             raise self._refused(f"'{bounds[0]}' asks for at least {low} and at most {high}; swap the two")
         return min(low, available), min(high, available)
 
-    def _chosen(self, options: _Options, wanted: int, joiner: str, depth: int) -> str:
+    def _chosen(self, options: Options, wanted: int, joiner: str, depth: int) -> str:
         self._choices += wanted
         if depth > MAX_DEPTH or self._choices > MAX_CHOICES:
             raise self._refused(
                 f"it has more than {MAX_CHOICES:,} choices, or some that are more than {MAX_DEPTH} deep; lists that "
                 "name themselves or each other never end"
             )
-        chosen: list[str] = []
-        for left in reversed(range(wanted)):
-            number = options.at(next(self._random))
-            chosen.append(self.text(options.text(number), depth))
-            options = options.without(number) if left else options
+        self._spend(wanted * CHOICE_SYMBOLS)
+        chosen = [self.text(self._pieces(item), depth) for item in options.chosen(wanted, self._random, self._spend)]
         self._counted(joiner * (wanted - 1))
         return joiner.join(chosen)
 
-    def _values(self, symbol: re.Match[str]) -> _Options:
-        name = symbol["name"]
-        if symbol["parameters"]:
-            raise self._refused(f"'{symbol[0][:60]}' has parameters, which are not supported; write them into the list")
-        if name not in self._kept:
-            values = [value for one in self._fitting(name) for value in self._lists[one]]
-            if len(values) > MAX_VALUES:
-                raise self._refused(f"the list '{name}' has {len(values):,} values; the limit is {MAX_VALUES:,}")
-            self._kept[name] = _Options(map(_weighed, values))
-            if not self._kept[name]:
-                raise self._refused(f"the list '{name}' has no value that could be chosen")
-        return self._kept[name]
-
-    def _fitting(self, name: str) -> list[str]:
-        if name in self._lists:
-            return [name]
-        if fitting := sorted(known for known in self._lists if "*" in name and fnmatchcase(known, name)):
-            return fitting
-        raise self._refused(f"there is no list '{name[:60]}'; {self._known(name)}")
-
-    def _known(self, name: str) -> str:
-        if not self._lists:
-            return "none was given. Write \\_ for underscores that are text"
-        nearest = get_close_matches(name, sorted(self._lists), n=MAX_NAMED, cutoff=0.0)
-        more = len(self._lists) - len(nearest)
-        return f"known are, nearest first: {', '.join(nearest)}" + (f" and {more:,} more" if more else "")
+    def _pieces(self, item: str | Pieces) -> Pieces:
+        return self._from.pieces(item, self._field) if isinstance(item, str) else item
 
     def _counted(self, text: str) -> str:
         self._length += len(text)
@@ -170,43 +185,11 @@ class _Expansion:
             raise self._refused(f"with its choices made it is longer than {MAX_LENGTH:,} characters")
         return text
 
-    def _pieces(self, template: str) -> Iterator[tuple[re.Match[str], str | None]]:
-        """The symbols of a template; of a variant its `{`, and what is between that and its `}`."""
-        opened: re.Match[str] | None = None
-        level = 0
-        for symbol in _SYMBOL.finditer(template):
-            mark = symbol["mark"]
-            if mark == "${":
-                raise self._refused("variables (${...}) are not supported; write $\\{ for the characters")
-            level += (mark == "{") - (mark == "}" and opened is not None)
-            if opened is None and mark == "{":
-                opened = symbol
-            elif opened is None:
-                yield symbol, None
-            elif level == 0:
-                yield opened, template[opened.end() : symbol.start()]
-                opened = None
-        if opened is not None:
-            raise self._refused("there is a { without its }; write \\{ for the character")
+    def _spend(self, symbols: int) -> None:
+        self._from.spend(symbols, self._field)
 
     def _refused(self, reason: str) -> InvalidRequest:
         return InvalidRequest({self._field: reason})
-
-
-def _split(inside: str) -> list[str]:
-    """The options of a variant; a | of a variant inside of it is that one's."""
-    level, start, options = 0, 0, list[str]()
-    for symbol in _SYMBOL.finditer(inside):
-        level += (symbol["mark"] == "{") - (symbol["mark"] == "}")
-        if symbol["mark"] == "|" and level == 0:
-            options.append(inside[start : symbol.start()])
-            start = symbol.end()
-    return [*options, inside[start:]]
-
-
-def _weighed(option: str) -> tuple[float, str]:
-    found = _WEIGHT.match(option)
-    return (float(found[1]), option[found.end() :]) if found else (1.0, option)
 
 
 def _fractions(key: str) -> Iterator[float]:

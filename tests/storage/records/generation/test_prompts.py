@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.errors import InvalidRequest
+from storage.records.generation import prompts
 from storage.records.generation.prompts import (
     AdapterTag,
+    PromptBudget,
     PromptPart,
     adapter_tags,
     check_prompt,
@@ -163,3 +165,37 @@ def test_brackets_without_end_are_refused() -> None:
 @pytest.mark.parametrize("prompt", ["a (red:1.4) mug", "[a:b (c:1.2)]", r"\[cat:dog:0.5\]", "a [weak] mug, 16:9", "<3"])
 def test_other_prompts_pass(prompt: str) -> None:
     check_prompt("prompt", prompt)
+
+
+def test_a_text_is_checked_once_and_texts_within_a_budget() -> None:
+    budget, text = PromptBudget(200), "(a) [b] " * 10
+    for _ in range(50):
+        budget.check(text, "prompt")
+
+    with pytest.raises(InvalidRequest, match="too many brackets") as refused:
+        budget.check(text + "c", "negativePrompt")
+
+    assert set(refused.value.fields) == {"negativePrompt"}
+
+
+def test_prompts_that_are_kept_have_room_for_so_many_characters() -> None:
+    budget = PromptBudget(characters=100)
+    budget.keep(100, "prompt")
+
+    with pytest.raises(InvalidRequest, match="the prompts of all pictures are more than"):
+        budget.keep(1, "prompt")
+
+
+def test_words_between_the_same_brackets_are_weighed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted(float):
+        times = 0
+
+        def __rmul__(self, other: float) -> float:
+            Counted.times += 1
+            return other * float(self)
+
+    monkeypatch.setattr(prompts, "ROUND", Counted(1.1))
+
+    [part] = weighted_parts("(" * 45 + "a:" * 4_000 + ")" * 45)
+
+    assert (part.text, part.weight, Counted.times) == ("a:" * 4_000, pytest.approx(1.1**45), 45)

@@ -16,6 +16,7 @@ from storage.records.generation.drawings import (
     Operation,
     PictureFormat,
 )
+from storage.records.generation.prompts import PromptBudget
 from storage.records.generation.resolved_drawings import AdapterFacts, ModelFacts, SourcePicture, drawing_of
 from storage.records.generation.step_requests import StepRequest
 from storage.records.jobs.sampled_sets import SamplerSettings
@@ -149,3 +150,21 @@ def test_every_fault_is_named_at_once() -> None:
     faults = faults_of({"width": 2056, "scheduler": "none", "prompt": "<lora:a:1>"})
 
     assert sorted(faults) == ["prompt", "scheduler", "width"]
+
+
+def test_what_would_take_long_to_read_is_refused_over_all_steps() -> None:
+    heavy = {"prompt": "{" + "|".join(map(str, range(200))) + "}" + "(" * 45 + "(a)" * 500 + ")" * 45, "count": 64}
+    assert "too many brackets" in faults_of(heavy)["prompt"]
+    budget = PromptBudget()
+    resolved({**heavy, "count": 8}, budget=budget)
+    with pytest.raises(InvalidRequest, match="too many brackets"):
+        for seed in range(16):
+            resolved({**heavy, "count": 8, "seed": seed * 8}, budget=budget)
+
+
+def test_lists_of_a_step_are_short_enough_to_be_kept() -> None:
+    found = faults_of({"prompt": "__a__", "wildcards": {"a": ["x" * 2000] * 40}})
+    assert found == {"wildcards": "its lists are 80,001 characters in all; the limit is 65,536. Leave out values"}
+    for lists in ({"a" * 65: ["x"]}, {"a": ["x" * 2001]}):
+        with pytest.raises(msgspec.ValidationError, match="length <="):
+            resolved({"prompt": "__a__", "wildcards": lists})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from difflib import SequenceMatcher
 from itertools import permutations
 
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.errors import InvalidRequest
-from storage.records.generation.wildcards import MAX_VALUES, without_choices
+from storage.records.generation.prompts import PromptBudget
+from storage.records.generation.wildcards import MAX_VALUES, PromptChoices, without_choices
 
 LISTS: dict[str, list[str]] = {
     "colour-warm": ["red", "{dark|light} yellow"],
@@ -158,6 +160,59 @@ def test_limits_are_kept_by_prompts_that_would_grow_without_end() -> None:
     for reason, prompt in too_much.items():
         with pytest.raises(InvalidRequest, match=reason):
             without_choices(prompt, 1)
+
+
+def test_a_list_is_read_once_for_all_pictures() -> None:
+    class Read(list[str]):
+        times = 0
+
+        def __iter__(self) -> Iterator[str]:
+            self.times += 1
+            return super().__iter__()
+
+    values, alone = Read(map(str, range(500))), [str(number) for number in range(500)]
+    choices = PromptChoices({"a": values}, PromptBudget(20_000))
+
+    made = [choices.text("{20$$__a__}", seed, "prompt") for seed in range(64)]
+
+    assert made == [without_choices("{20$$__a__}", seed, {"a": alone}) for seed in range(64)]
+    assert values.times == 1
+
+
+COSTLY = {
+    "many values of uneven weights": ("{20$$$$__a__}", {"a": ["2::x"] * 5_000}),
+    "many choices": ("{}" * 200, {}),
+    "many options": ("{" + "a|" * 4_900 + "}", {}),
+    "many patterns": (" ".join(f"__{'*' * stars}__" for stars in range(1, 40)), {"a": ["x"] * 5_000}),
+    "many characters": ("_" * 9_900, {}),
+}
+
+
+@pytest.mark.parametrize("what", COSTLY)
+def test_what_would_take_long_is_refused(what: str) -> None:
+    prompt, lists = COSTLY[what]
+    budget = PromptBudget()
+
+    with pytest.raises(InvalidRequest, match="too many brackets, choices and values") as refused:
+        for step in range(16):
+            for seed in range(64):
+                PromptChoices(lists, budget).text(f"{step}{prompt}", seed, "negativePrompt")
+
+    assert set(refused.value.fields) == {"negativePrompt"}
+
+
+def test_of_many_names_only_the_nearest_few_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    lists, compared = {f"colour-{number:03}": ["x"] for number in range(100)}, list[str]()
+    ratio = SequenceMatcher.ratio
+    monkeypatch.setattr(SequenceMatcher, "ratio", lambda self: compared.append("") or ratio(self))
+
+    with pytest.raises(InvalidRequest, match=r"nearest first: colour-042, .* and 90 more"):
+        without_choices("__color-042__", 1, lists)
+    with pytest.raises(InvalidRequest, match="is longer than the name of any list, 64 characters"):
+        without_choices(f"__{'a' * 10_000}__", 1, lists)
+
+    # difflib computes each ratio twice.
+    assert len(compared) == 2 * 10
 
 
 def test_without_lists_underscores_can_be_escaped() -> None:
