@@ -421,6 +421,12 @@ class BackendBroken(JobCannotSucceed):
     code = "backend_broken"
 
 
+class ModelNotAvailable(JobCannotSucceed):
+    """A model or an adapter that the account may not see any more: made private, deleted or taken down meanwhile."""
+
+    code = "model_not_available"
+
+
 class DevicesDiffer(JobCannotSucceed):
     """Parts of a model are on different devices when a phase begins. No input causes it: it is a fault of ours."""
 

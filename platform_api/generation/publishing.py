@@ -33,6 +33,7 @@ from storage.errors import InvalidRequest, NotFound, WrongState
 from storage.postgres.catalog import catalog, images
 from storage.postgres.connection import Script
 from storage.postgres.jobs import job_files
+from storage.postgres.policy import policy
 from storage.records.catalog.catalog import CatalogImage, Model, ModelVersion, NewImage
 from storage.records.catalog.variants import primary_file
 from storage.records.catalog.vocabulary import BrowsingLevel
@@ -126,10 +127,11 @@ class PicturePublishing(Controller):
 
 
 def _picture(job_id: UUID, name: str) -> Script[JobFile]:
-    """A picture among the files of a job. Raises NotFound."""
+    """A picture among the files of a job. Raises NotFound, and Gone for one drawn with a model that was taken down."""
     file = yield from job_files.file(job_id, plain_path(PurePosixPath(name)))
     if file.role is not JobFileRole.IMAGE:
         raise NotFound(f"'{file.name}' is no picture of job {job_id}. Its detail lists them as `images`.")
+    yield from policy.job_file(job_id, file.sha256)
     return file
 
 

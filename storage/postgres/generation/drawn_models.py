@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from storage.errors import InvalidRequest, NotFound
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
 from storage.postgres.jobs import base_models
+from storage.postgres.jobs.submissions import of_field
 from storage.records.catalog.catalog import FileRole, Model, ModelVersion, VersionFile
 from storage.records.catalog.variants import air, primary_file
 from storage.records.generation.drawings import DrawnAdapter, DrawnModel
@@ -64,6 +67,12 @@ def adapter_facts(field: str, version_id: int, viewer: Viewer) -> Script[Adapter
     if ADAPTER_FILE not in _folder(files):
         raise InvalidRequest({field: f"version {version_id} is a whole model and no adapter; name it as `model`"})
     return _adapter(version, model, files, recipe)
+
+
+def check_drawn_with(version_ids: Iterable[int], viewer: Viewer) -> Script[None]:
+    """Raise InvalidRequest and Gone unless the viewer sees every one of these versions."""
+    for version_id in version_ids:
+        yield from of_field("model", _seen(version_id, viewer))
 
 
 def _facts(drawn: DrawnModel, recipe: TrainingRecipe) -> ModelFacts:

@@ -34,7 +34,7 @@ def add(account_id: UUID, sha256: str, size: int, width: int, height: int) -> Qu
 
 def find(account_id: UUID, hashes: Sequence[str]) -> Query[dict[str, SourcePicture]]:
     """Those of these pictures that the account has sent or drawn, or that a workflow of it which has not ended goes on
-    from, by their hashes. They stay until the transaction ends."""
+    from, by their hashes; none drawn with a model that was taken down. They stay until the transaction ends."""
     return Query(
         SQL["find"],
         {"account_id": account_id, "hashes": list(dict.fromkeys(hashes))},

@@ -6,8 +6,17 @@ returning *;
 
 -- find --
 -- What the account sent, what its generations drew, or what one that has not ended goes on from, which may be deleted
--- meanwhile. The rows stay until the transaction ends; who only marks one as used is not held up.
-with sent as (
+-- meanwhile; but nothing drawn with a model that was taken down. The rows stay until the transaction ends; who only marks
+-- one as used is not held up.
+with taken_down as (
+    select file.sha256
+      from job_files file
+      join workflows workflow on workflow.job_id = file.job_id
+      join model_versions version on version.id = any(workflow.versions)
+      join models model on model.id = version.model_id
+     where file.sha256 = any(%(hashes)s::text[]) and file.role = 'image'
+       and workflow.account_id = %(account_id)s and model.mode = 'TakenDown'
+), sent as (
     select sha256, width, height from source_pictures
      where account_id = %(account_id)s and sha256 = any(%(hashes)s::text[])
        for key share
@@ -17,11 +26,13 @@ with sent as (
      where file.sha256 = any(%(hashes)s::text[]) and file.role = 'image'
        and job.kind = 'generation' and job.account_id = %(account_id)s
        and file.details ? 'width' and file.details ? 'height'
+       and file.sha256 not in (select sha256 from taken_down)
        for key share of file
 ), kept as (
     select source.sha256, source.width, source.height
       from workflow_sources source join workflows workflow on workflow.job_id = source.job_id
      where source.sha256 = any(%(hashes)s::text[]) and workflow.account_id = %(account_id)s
+       and source.sha256 not in (select sha256 from taken_down)
        for key share of source
 )
 select * from sent union all select * from drawn union all select * from kept;

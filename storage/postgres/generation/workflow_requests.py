@@ -12,7 +12,9 @@ from storage.postgres.connection import Script
 from storage.postgres.generation import source_pictures
 from storage.postgres.generation.drawn_models import adapter_facts, model_facts
 from storage.postgres.jobs.submissions import of_field
+from storage.records.generation.drawings import DrawnAdapter
 from storage.records.generation.prices import PriceList
+from storage.records.generation.prompts import PromptBudget
 from storage.records.generation.resolved_drawings import AdapterFacts, ModelFacts, SourcePicture, drawing_of
 from storage.records.generation.resolved_workflows import ResolvedStep, ResolvedWorkflow, stored
 from storage.records.generation.step_fields import StepOutput
@@ -21,8 +23,8 @@ from storage.records.generation.workflows import steps_of, version_named
 from storage.records.policy.viewers import Viewer
 from storage.settings import GenerationSettings
 
-MAX_BYTES = 1024 * 1024
-"""Of a workflow as it is stored, in which each picture has its own prompt: lists of jobs read it whole."""
+MAX_BYTES = 256 * 1024
+"""Of a request, and of a workflow as it is stored, in which each picture has its own prompt."""
 
 
 def price_list(settings: GenerationSettings) -> PriceList:
@@ -38,7 +40,11 @@ def resolve_workflow(
     Raises InvalidRequest for what it names and the account does not see, with fields named by their place, such as
     `workflow[1].adapters[0].model`; Gone for a model that was taken down.
     """
-    steps, faults = steps_of(request), dict[str, str]()
+    asked, whole = as_asked(request), "prompt" if request.workflow is None else "workflow"
+    if (size := len(msgspec.json.encode(asked))) > MAX_BYTES:
+        reason = f"the request is {size:,} bytes; the limit is {MAX_BYTES:,}"
+        raise InvalidRequest({whole: f"{reason}. Leave out values of lists, or ask for less in each of several"})
+    steps, faults, budget = steps_of(request), dict[str, str](), PromptBudget()
     named = [one for step in steps for one in (step.image, step.mask) if isinstance(one, str)]
     sent = (yield from source_pictures.find(account_id, named)) if named else {}
     versions, resolved = _Versions(Viewer(account_id=account_id)), dict[str, ResolvedStep]()
@@ -47,16 +53,37 @@ def resolve_workflow(
             # It goes on from one that has a fault, so that nothing is known of its picture.
             continue
         try:
-            made = yield from _resolved(step, seed, _Sources(sent, resolved), versions)
+            made = yield from _resolved(step, (seed, budget), _Sources(sent, resolved), versions)
         except InvalidRequest as error:
             faults |= {_called(request, place, field): reason for field, reason in error.fields.items()}
         else:
             resolved[made.name] = made
     if faults:
         raise InvalidRequest(faults)
-    workflow = ResolvedWorkflow(asked=as_asked(request), steps=tuple(resolved.values()), priority=request.priority)
-    _check_size(workflow, "prompt" if request.workflow is None else "workflow")
+    workflow = ResolvedWorkflow(asked=asked, steps=tuple(resolved.values()), priority=request.priority)
+    _check_size(workflow, whole)
     return workflow.priced(prices)
+
+
+def with_files_of_today(resolved: ResolvedWorkflow, account_id: UUID) -> Script[ResolvedWorkflow]:
+    """The same, drawn with the files that its versions have now.
+
+    Raises InvalidRequest and Gone, as `resolve_workflow`, for versions that the account does not see any more.
+    """
+    versions, steps = _Versions(Viewer(account_id=account_id)), list[ResolvedStep]()
+    for step in resolved.steps:
+        drawing = step.drawing
+        # A model without a number is the base of the adapter that comes first; without that the step needs none.
+        first = drawing.model.version_id or next((one.version_id for one in drawing.adapters), 0)
+        if first:
+            facts, _ = yield from versions.model(first)
+            adapters = list[DrawnAdapter]()
+            for place, old in enumerate(drawing.adapters):
+                known = yield from versions.adapter(place, old.version_id)
+                adapters.append(msgspec.structs.replace(known.adapter, strength=old.strength))
+            drawing = msgspec.structs.replace(drawing, model=facts.model, adapters=tuple(adapters))
+        steps.append(msgspec.structs.replace(step, drawing=drawing))
+    return msgspec.structs.replace(resolved, steps=tuple(steps))
 
 
 def as_asked(request: WorkflowRequest) -> dict[str, Any]:
@@ -125,13 +152,16 @@ class _Sources:
         return self._sent[named]
 
 
-def _resolved(step: StepRequest, seed: int, sources: _Sources, versions: _Versions) -> Script[ResolvedStep]:
+def _resolved(
+    step: StepRequest, given: tuple[int, PromptBudget], sources: _Sources, versions: _Versions
+) -> Script[ResolvedStep]:
     source, mask = sources.picture("image", step.image), sources.picture("mask", step.mask)
     facts, implied = (None, ()) if step.model is None else (yield from versions.model(step.model))
     adapters = list(implied)
     for place, asked in enumerate(step.adapters):
         adapters.append((yield from versions.adapter(place, asked.model)))
-    drawing = drawing_of(step, facts, adapters, seed, implied=len(implied), source=source, mask=mask)
+    seed, budget = given
+    drawing = drawing_of(step, facts, adapters, seed, implied=len(implied), source=source, mask=mask, budget=budget)
     return ResolvedStep(
         name=step.name or "0",
         drawing=drawing,

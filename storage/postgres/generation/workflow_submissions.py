@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from uuid import UUID
 
 import msgspec
 
-from storage.errors import InvalidRequest, WrongState
+from storage.errors import Gone, InvalidRequest, ModelNotAvailable, WrongState
 from storage.postgres.connection import Script
 from storage.postgres.generation import source_pictures, workflows
-from storage.postgres.generation.drawn_models import model_facts
-from storage.postgres.generation.workflow_requests import as_asked, price_list, resolve_workflow
+from storage.postgres.generation.drawn_models import check_drawn_with
+from storage.postgres.generation.workflow_requests import (
+    as_asked,
+    price_list,
+    resolve_workflow,
+    with_files_of_today,
+)
 from storage.postgres.generation.workflows import Annotations, NewWorkflow
 from storage.postgres.jobs import jobs
-from storage.postgres.jobs.submissions import hash_of_retry, of_field
+from storage.postgres.jobs.submissions import hash_of_retry
 from storage.records.generation.prompts import escaped
 from storage.records.generation.resolved_workflows import ResolvedWorkflow, is_workflow, read_workflow, stored
 from storage.records.generation.step_fields import MAX_SEED
@@ -99,7 +105,7 @@ def retry_workflow(
     request_id: str | None = None,
 ) -> Script[tuple[Job, bool]]:
     """A new job that draws what one that failed or was cancelled was to draw, with its seeds, from its first step, at
-    today's prices.
+    today's prices and with the files that its versions have today.
 
     Returns the job and whether it is new. Raises NotFound, WrongState when the job has not ended or has succeeded,
     InvalidRequest and Gone when a model may not be seen any more, or a source picture is gone.
@@ -109,8 +115,8 @@ def retry_workflow(
         raise WrongState(f"Job {job_id} is {old.state}. Only a failed or cancelled job can be retried.")
     prices = price_list(settings.generation)
     if is_workflow(old.request):
-        resolved = read_workflow(old.request).priced(prices)
-        yield from _check_named(resolved, account_id)
+        resolved = (yield from with_files_of_today(read_workflow(old.request), account_id)).priced(prices)
+        yield from _check_sources(resolved, account_id)
     else:
         resolved = yield from resolve_workflow(request_of(old), account_id, prices, 0)
     new = jobs.NewJob(
@@ -138,12 +144,17 @@ def adopted(job: Job, settings: Settings) -> Script[ResolvedWorkflow]:
     """The workflow of a claimed job. One that was submitted before there were workflows becomes one, and stays free of
     charge as it was.
 
-    Raises InvalidRequest for what this release does not know, or what is gone.
+    Raises InvalidRequest for what this release does not know, or what is gone; ModelNotAvailable for a version that the
+    account saw when it submitted, and sees no more.
     """
     if is_workflow(job.request):
-        return read_workflow(job.request)
+        resolved = read_workflow(job.request)
+        yield from _check_still_seen(resolved.versions, job.account_id)
+        return resolved
+    request = request_of(job)
+    yield from _check_still_seen([one for one in [request.model] if isinstance(one, int)], job.account_id)
     free = msgspec.structs.replace(price_list(settings.generation), credits=0.0)
-    resolved = yield from resolve_workflow(request_of(job), job.account_id, free, 0)
+    resolved = yield from resolve_workflow(request, job.account_id, free, 0)
     yield from jobs.rewrite(job.id, stored(resolved), resolved.fingerprint())
     yield from workflows.add(job, resolved, NewWorkflow(request_hash=""))
     return resolved
@@ -172,15 +183,17 @@ def _literal(prompt: str) -> str:
     return re.sub(r"[{}_]", r"\\\g<0>", escaped(prompt))
 
 
-def _check_named(resolved: ResolvedWorkflow, account_id: UUID) -> Script[None]:
-    """Raise InvalidRequest and Gone unless the account sees every version, and has every source picture."""
-    viewer = Viewer(account_id=account_id)
-    drawings = [step.drawing for step in resolved.steps]
-    named = [one.version_id for drawing in drawings for one in (drawing.model, *drawing.adapters)]
-    for version_id in dict.fromkeys(named):
-        # 0: what no version is, such as the base of an adapter.
-        if version_id:
-            yield from of_field("model", model_facts(version_id, viewer))
+def _check_still_seen(version_ids: Iterable[int], account_id: UUID) -> Script[None]:
+    try:
+        yield from check_drawn_with(version_ids, Viewer(account_id=account_id))
+    except (InvalidRequest, Gone) as error:
+        raise ModelNotAvailable(
+            f"What was to be drawn with is not available any more. {error} Draw with another version."
+        ) from error
+
+
+def _check_sources(resolved: ResolvedWorkflow, account_id: UUID) -> Script[None]:
+    """Raise InvalidRequest unless the account has every source picture."""
     there = yield from source_pictures.find(account_id, resolved.sources)
     gone = [f"{one[:12]}..." for one in resolved.sources if one not in there]
     if gone:

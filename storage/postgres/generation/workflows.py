@@ -77,6 +77,7 @@ def add(job: Job, resolved: ResolvedWorkflow, new: NewWorkflow) -> Script[Workfl
             "metadata": Jsonb(new.annotations.metadata),
             "price": resolved.price,
             "units": resolved.units,
+            "versions": list(resolved.versions),
         },
         Workflow,
         "the new workflow",
@@ -205,7 +206,7 @@ def list_for_account(
     without_failed: bool = False,
     limit: int = 50,
 ) -> Query[list[Job]]:
-    """A page of an account's generations, newest first, that have all of these tags."""
+    """A page of an account's generations, newest first, that have all of these tags. Their `request` is left empty."""
     parameters = {
         "account_id": account_id,
         "before": before,

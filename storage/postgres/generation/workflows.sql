@@ -1,7 +1,10 @@
 -- insert --
-insert into workflows (job_id, account_id, external_id, request_hash, lane, tags, metadata, price, units)
+insert into workflows (
+    job_id, account_id, external_id, request_hash, lane, tags, metadata, price, units, versions
+)
 values (
-    %(job_id)s, %(account_id)s, %(external_id)s, %(request_hash)s, %(lane)s, %(tags)s, %(metadata)s, %(price)s, %(units)s
+    %(job_id)s, %(account_id)s, %(external_id)s, %(request_hash)s, %(lane)s, %(tags)s, %(metadata)s, %(price)s,
+    %(units)s, %(versions)s
 )
 returning *;
 
@@ -55,13 +58,16 @@ select file.details ->> 'step' as step, count(*) as pictures from job_files file
  group by 1;
 
 -- wanted --
--- Something can be drawn now, and nobody draws.
+-- Something can be drawn now, and nobody draws. What banned accounts have submitted waits.
 select drain_number(%(flow)s, %(lock)s) as number
- where exists (select from jobs where kind = 'generation' and state = 'submitted');
+ where exists (select from jobs job join accounts owner on owner.id = job.account_id and owner.status = 'active'
+                where job.kind = 'generation' and job.state = 'submitted');
 
 -- next --
 -- The workflow that goes next: the first lane, then accounts that have fewer drawn at this moment, then the oldest.
+-- Those of banned accounts wait.
 select job.id, job.attempt from jobs job
+  join accounts owner on owner.id = job.account_id and owner.status = 'active'
   left join workflows workflow on workflow.job_id = job.id
   left join (select account_id, count(*) as workflows from jobs
               where kind = 'generation' and state in ('running', 'cancelling')
@@ -144,8 +150,12 @@ select family, backend, percentile_cont(0.5) within group (order by pace) as sec
  order by family, backend;
 
 -- list --
--- One page of an account's generations, newest first, below a sequence number.
-select job.* from jobs job left join workflows workflow on workflow.job_id = job.id
+-- One page of an account's generations, newest first, below a sequence number. Without their requests, which are long.
+select job.id, job.account_id, job.kind, job.state, '{}'::jsonb as request, job.attempt, job.silent_attempts,
+       job.sequence, job.progress, job.flow_run_id, job.tracking_run_id, job.heartbeat_at, job.submitted_at,
+       job.started_at, job.ended_at, job.failure_code, job.failure_reason, job.retry_of, job.model_version_id,
+       job.recipe_hash, job.data_set_id, job.request_id
+  from jobs job left join workflows workflow on workflow.job_id = job.id
  where job.account_id = %(account_id)s and job.kind = 'generation'
    and workflow.deleted_at is null
    and (%(before)s::bigint is null or job.sequence < %(before)s)

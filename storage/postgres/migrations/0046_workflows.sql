@@ -1,6 +1,7 @@
 -- What a generation job has besides its row: a workflow of steps. lane: 0 goes first. price in credits, if everything is
 -- drawn; charged is what was, known when the job has ended. units: the work of everything. request_hash: of what came with
--- an external_id, to distinguish a repeat from another request under the same one.
+-- an external_id, to distinguish a repeat from another request under the same one. versions: models and adapters of all
+-- steps, since what is drawn with one goes where that goes.
 create table workflows (
     job_id       uuid primary key references jobs (id),
     account_id   uuid not null references accounts (id),
@@ -12,6 +13,7 @@ create table workflows (
     price        bigint not null check (price >= 0),
     charged      bigint check (charged >= 0),
     units        double precision not null,
+    versions     bigint[] not null default '{}',
     deleted_at   timestamptz
 );
 -- The tables are new, and nobody writes to them yet.

@@ -102,10 +102,11 @@ select file.*, job.account_id as owner_id, owner.status = 'active' as owner_acti
            and version.id = any(array(
                select job.model_version_id
                 union all
-               select (job.request ->> 'model_version_id')::bigint
+               -- Of before there were workflows. The request of one is long, so it is not read.
+               select case when workflow.job_id is null then (job.request ->> 'model_version_id')::bigint end
                 union all
                -- Models and adapters of all steps of a workflow: a picture of one goes into another.
-               select used::bigint from jsonb_path_query(job.request, '$.steps[*].drawing.*.version_id') used))
+               select unnest(workflow.versions)))
          order by version.id limit 1) as taken_down,
        exists (select from model_versions version join models model on model.id = version.model_id
                 where version.id = job.model_version_id and (version.gone_at is not null or model.gone_at is not null))
@@ -114,6 +115,7 @@ select file.*, job.account_id as owner_id, owner.status = 'active' as owner_acti
   from job_files file
   join jobs job on job.id = file.job_id
   join accounts owner on owner.id = job.account_id
+  left join workflows workflow on workflow.job_id = job.id
  where file.job_id = %(job_id)s and file.sha256 = %(sha256)s
  -- The same bytes may be files of one job under several names: a grid among them decides.
  order by file.role = 'grid' desc limit 1;

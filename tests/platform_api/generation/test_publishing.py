@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -167,3 +168,21 @@ def _drawn(studio: Studio) -> str:
     job_id = studio.submitted(**SMALL)
     studio.artist.draw(job_id)
     return job_id
+
+
+def test_a_picture_drawn_with_what_was_taken_down_is_not_shown(studio: Studio) -> None:
+    job_id = studio.submitted(**SMALL, prompt="taken down", adapters=[{"model": studio.adapter}])
+    studio.artist.draw(job_id)
+    database, before = studio.door.database, len(gallery(studio, studio.model))
+    modes = (
+        "update models set mode = %(mode)s, gone_reason = %(reason)s, gone_at = %(at)s from model_versions version"
+        " where version.model_id = models.id and version.id = %(id)s returning 1"
+    )
+    taken_down = {"id": studio.adapter, "mode": "TakenDown", "reason": "claim 12", "at": datetime.now(UTC)}
+    database.run(Query(modes, taken_down, len))
+
+    refused = publish(studio, job_id, "0-000.png")
+    database.run(Query(modes, {**taken_down, "mode": None, "reason": None, "at": None}, len))
+
+    assert (refused.status_code, len(gallery(studio, studio.model))) == (410, before), refused.text
+    assert "claim 12" in refused.json()["detail"]

@@ -139,6 +139,18 @@ def test_what_it_has_drawn_is_gone_with_it(database: Database, owner: UUID, as_a
     with pytest.raises(Gone, match="claim 12"):
         database.run(policy.job_file(job.id, files[0].sha256))
     assert database.run(policy.job_file(other.id, files[1].sha256))[1] == files[1]
+    assert database.run(source_pictures.find(owner, [file.sha256 for file in files])).keys() == {files[1].sha256}
+
+
+def test_what_a_picture_was_drawn_with_is_known_without_its_request(database: Database, owner: UUID) -> None:
+    job = a_workflow(database, owner)
+    file = a_drawn_picture(database, database.run(jobs.claim(job.id, 1, None)))
+    nothing: dict[str, object] = {}
+    database.run(jobs.rewrite(job.id, nothing, "r"))
+    taken = database.run(catalog.model_by_id(the_version(database, owner).model_id))
+    database.run(models.take_down(taken, "claim 12"))
+    with pytest.raises(Gone, match="claim 12"):
+        database.run(policy.job_file(job.id, file.sha256))
 
 
 def test_a_version_without_files_is_not_drawn_with(database: Database, owner: UUID) -> None:
@@ -199,10 +211,21 @@ def test_faults_of_all_steps_are_named_but_of_those_that_go_on_from_one(database
 
 
 def test_what_would_be_too_much_to_keep_is_refused(database: Database, owner: UUID) -> None:
-    step = {"model": the_version(database, owner).id, "prompt": "mug " * 2400, "count": 64}
+    step = {"model": the_version(database, owner).id, "prompt": "mug " * 900, "count": 64}
     assert resolved(database, owner, **step).pictures == 64
-    found = faults(database, owner, workflow=[step, step])
-    assert "128 pictures and their prompts are" in found["workflow"]
+    assert (
+        "the prompts of all pictures are more than"
+        in faults(database, owner, workflow=[step, step])["workflow[1].prompt"]
+    )
+    longer = {**step, "prompt": '"' * 3000}
+    assert "64 pictures and their prompts are" in faults(database, owner, **longer)["prompt"]
+
+
+def test_a_request_that_is_too_long_is_refused_before_anything_is_looked_up() -> None:
+    step = {"model": 3, "prompt": "__a__", "wildcards": {"a": ["x" * 2000] * 20}}
+    request = msgspec.convert({"workflow": [step] * 16}, WorkflowRequest)
+    with pytest.raises(InvalidRequest, match=r"workflow: the request is 64\d,\d{3} bytes; the limit is 262,144"):
+        next(resolve_workflow(request, UUID(int=0), PriceList(), 7))
 
 
 def test_each_version_is_looked_up_once(database: Database, owner: UUID) -> None:

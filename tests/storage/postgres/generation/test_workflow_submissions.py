@@ -9,11 +9,19 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from storage.errors import IdempotencyKeyReused, InvalidRequest, NotFound, QuotaExceeded, TooManyRequests, WrongState
+from storage.errors import (
+    IdempotencyKeyReused,
+    InvalidRequest,
+    ModelNotAvailable,
+    NotFound,
+    QuotaExceeded,
+    TooManyRequests,
+    WrongState,
+)
 from storage.postgres.catalog import catalog, versions
-from storage.postgres.connection import Database
+from storage.postgres.connection import Database, Query
 from storage.postgres.generation import source_pictures, workflow_submissions, workflows
-from storage.postgres.jobs import jobs
+from storage.postgres.jobs import base_models, jobs
 from storage.records.generation.resolved_workflows import ResolvedWorkflow, read_workflow
 from storage.records.generation.step_requests import WorkflowRequest
 from storage.records.jobs.generation import GenerationRecipe
@@ -22,10 +30,12 @@ from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.settings import QuotaSettings
 from tests.storage.makers import (
     NO_LIMITS,
+    a_card,
     a_trained_version,
     a_workflow,
     an_account,
     settings_for,
+    the_version,
 )
 
 SETTINGS = settings_for("postgresql://unused")
@@ -176,6 +186,48 @@ def test_a_retry_needs_what_it_names(database: Database, owner: UUID) -> None:
     database.run(source_pictures.delete(owner, "ab" * 32))
     with pytest.raises(InvalidRequest, match=r"picture abababababab\.\.\. is gone"):
         database.run(workflow_submissions.retry_workflow(first.id, owner, SETTINGS))
+
+
+def test_a_retry_draws_with_the_files_of_today(database: Database, owner: UUID) -> None:
+    model, style = the_version(database, owner), a_trained_version(database, owner, "style", adapter=True)
+    adapters = [{"model": style.id, "strength": 0.5}]
+    upscale = {"operation": "upscale", "image": {"$ref": "base"}, "width": 128, "height": 128}
+    base = {"name": "base", "model": model.id, "prompt": "a mug", "adapters": adapters}
+    first = a_workflow(database, owner, workflow=[base, upscale])
+    database.run(jobs.cancel(first.id, owner))
+    new = "cd" * 32
+    database.run(Query("update version_files set sha256 = %(new)s where role = 'folder'", {"new": new}, len))
+    second, _ = database.run(workflow_submissions.retry_workflow(first.id, owner, SETTINGS))
+    [drawn, larger] = read_workflow(second.request).steps
+    [old, _] = read_workflow(first.request).steps
+    assert set(drawn.drawing.model.files.values()) == {new}
+    assert [(one.sha256, one.strength) for one in drawn.drawing.adapters] == [(new, 0.5)]
+    assert drawn.drawing.images == old.drawing.images
+    assert larger.drawing.model.version_id == 0
+
+
+def test_an_adapters_base_is_kept_by_a_retry(database: Database, owner: UUID) -> None:
+    parts = [msgspec.convert({"path": "unet/x", "sha256": "ef" * 32, "size": 9}, base_models.BaseModelFile)]
+    database.run(base_models.register("starter", "b" * 64, a_card(), parts, replace=True))
+    style = a_trained_version(database, owner, "style", adapter=True)
+    first = a_workflow(database, owner, model=style.id)
+    database.run(jobs.cancel(first.id, owner))
+    second, _ = database.run(workflow_submissions.retry_workflow(first.id, owner, SETTINGS))
+    assert drawings(read_workflow(second.request)) == drawings(read_workflow(first.request))
+
+
+@pytest.mark.parametrize("is_of_before", [False, True])
+def test_who_may_not_see_a_model_any_more_draws_nothing_with_it(database: Database, is_of_before: bool) -> None:
+    owner = an_account(database)
+    make = of_before if is_of_before else a_workflow
+    a_trained_version(database, owner)
+    job = database.run(jobs.claim(make(database, owner).id, 1, None))
+    database.run(workflow_submissions.adopted(job, SETTINGS))
+    for version in database.run(Query("select id from model_versions", {}, lambda rows: [row["id"] for row in rows])):
+        [found] = database.run(catalog.versions_by_id([version]))
+        database.run(versions.delete(found, "test"))
+    with pytest.raises(ModelNotAvailable, match="not available any more"):
+        database.run(workflow_submissions.adopted(job, SETTINGS))
 
 
 def test_a_generation_of_before_is_taken_over_free_of_charge(database: Database, owner: UUID) -> None:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import psycopg
 import pytest
 
@@ -232,6 +233,15 @@ def test_what_is_passed_over_waits_and_what_was_before_workflows_is_drawn(databa
     assert [next_one(database, first.id), next_one(database, first.id), next_one(database)] == [old.id, None, first.id]
 
 
+def test_what_banned_accounts_have_submitted_waits(database: Database, owner: UUID) -> None:
+    job = a_workflow(database, owner)
+    database.run(accounts.ban(database.run(accounts.account(owner)), "spam"))
+    assert (next_one(database), database.run(workflows.wanted("generate-images"))) == (None, None)
+    database.run(accounts.lift_ban(database.run(accounts.account(owner))))
+    assert database.run(workflows.wanted("generate-images")) is not None
+    assert next_one(database) == job.id
+
+
 def test_no_two_claim_the_same_one(database: Database, owner: UUID) -> None:
     made = {a_workflow(database, owner).id for _ in range(12)}
     with ThreadPoolExecutor(6) as pool:
@@ -313,6 +323,7 @@ def test_lists_are_filtered_and_leave_out_what_was_deleted(database: Database, o
         return [job.id for job in database.run(workflows.list_for_account(owner, **asked))]
 
     assert listed() == [old.id, none.id, both.id, a.id]
+    assert database.run(workflows.list_for_account(owner))[3] == msgspec.structs.replace(a, request={})
     assert listed(tags=["a"]) == [both.id, a.id]
     assert listed(tags=["b", "a"]) == [both.id]
     assert listed(limit=2, before=none.sequence) == [both.id, a.id]
