@@ -308,7 +308,8 @@ class GenerationSettings(BaseModel):
         default=16,
         ge=1,
         le=64,
-        description="Workflows that are handed to backends at once; the engine draws 8 pictures together.",
+        description="Workflows that are handed to backends at once, of one account at most half of them while another "
+        "waits; the engine draws 8 pictures together.",
     )
     unavailable_minutes: float = Field(
         default=30.0, gt=0, description="A step fails when what could draw it has not responded for so many minutes."

@@ -7,19 +7,19 @@ import threading
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing, contextmanager
 from contextvars import copy_context
-from uuid import UUID
 
 import msgspec
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.states import Cancelled, Pending
 
 from flows.generation.backends.lookup import open_backends
 from flows.generation.backends.selection import BackendSelection
 from flows.generation.drawn_pictures import DrawnPicture
 from flows.generation.running_workflows import EndedWorkflow, RunningWorkflows
-from flows.generation.step_failures import BackendPatience, SourceGone, refused
+from flows.generation.step_failures import BackendPatience, GivesWay, Postponed, SourceGone, refused
 from flows.generation.step_pictures import StepToDraw, keep_grid, keep_picture, pictures_of, step_to_draw
-from flows.generation.step_progress import StepProgress
+from flows.generation.step_progress import StepProgress, whole
 from flows.generation.workflow_tracker import WorkflowTracker
 from flows.jobs.job_group import JobGroup
 from flows.jobs.lifecycle import RunningJob
@@ -27,7 +27,15 @@ from flows.jobs.stalls import StallLimit, stopped_when_stalled
 from flows.runs.artifacts import ArtifactBoard, image_link
 from flows.runs.retries import task_retries
 from flows.runs.run_logs import run_logger
-from storage.errors import BackendBroken, BackendRefused, BlobCorrupted, BlobMissing, JobLost, StoreUnavailable
+from storage.errors import (
+    BackendBroken,
+    BackendRefused,
+    BackendUnavailable,
+    BlobCorrupted,
+    BlobMissing,
+    JobLost,
+    StoreUnavailable,
+)
 from storage.postgres.connection import Script
 from storage.postgres.generation import workflows
 from storage.postgres.generation.workflow_submissions import adopted
@@ -36,7 +44,7 @@ from storage.postgres.metrics import activity
 from storage.records.generation.drawings import Drawing
 from storage.records.generation.resolved_workflows import ResolvedWorkflow
 from storage.records.generation.workflow_rows import StepState, WorkflowStep
-from storage.records.jobs.jobs import Job, Progress
+from storage.records.jobs.jobs import Job, JobState, Progress
 from storage.records.metrics.activity import Counted, Metric
 from storage.stores import Stores
 
@@ -53,7 +61,8 @@ class WorkflowArtist:
         self.selection, self.board = selection, board
 
     def draw(self, job: RunningJob) -> int:
-        """Draw a claimed workflow to its end; returns how many pictures were drawn now.
+        """Draw a claimed workflow to its end, or until what could draw it does not respond, or it gives way: then it is
+        submitted again, and its place is free. Returns how many pictures were drawn now.
 
         Raises InvalidRequest for a request that this release cannot read, and what `draw_step` raises.
         """
@@ -62,16 +71,30 @@ class WorkflowArtist:
         pictures = 0
         for position, step in enumerate(workflow.steps):
             named = draw_step.with_options(task_run_name=f"{str(job.id)[:8]}/{step.name}")
-            pictures += named(self, job, workflow, position)
+            drawn, postponed = named(self, job, workflow, position)
+            pictures += drawn
+            if postponed is not None:
+                self._postpone(job, postponed)
+                return pictures
         job.reach("workflow-drawn")
+        job.progress = whole(workflow.steps[-1])
         try:
-            job.run(lambda: succeed(job.id, job.attempt, workflow))
+            job.run(lambda: succeed(job, workflow))
         except JobLost:
             # Cancelled behind its last picture: it ends as cancelled.
             job.noticed(job.run(lambda: jobs.get(job.id)))
             job.check()
             raise
         return pictures
+
+    def _postpone(self, job: RunningJob, postponed: Postponed) -> None:
+        log = run_logger("darkroom.generation")
+        log.warning("job %s: again in %.0f s: %s", job.id, postponed.pause, postponed.reason)
+        with job.past_cancellation():
+            row = job.run(lambda: workflows.postpone(job.id, job.attempt, postponed.pause, postponed.tries))
+        ended = row.state is JobState.CANCELLED
+        message = f"Job {job.id} was cancelled." if ended else f"Job {job.id} waits: {postponed.reason}"
+        job.outcome = Cancelled(message=message) if ended else Pending(name="Postponed", message=message)
 
 
 def draw_due(stores: Stores, board: ArtifactBoard) -> list[EndedWorkflow]:
@@ -127,29 +150,35 @@ def open_artist(stores: Stores, board: ArtifactBoard) -> Generator[WorkflowArtis
     retry_jitter_factor=0.3,
     retry_condition_fn=task_retries,
 )
-def draw_step(artist: WorkflowArtist, job: RunningJob, workflow: ResolvedWorkflow, position: int) -> int:
-    """Draw what is missing of a step, and keep each picture as it comes; returns how many.
+def draw_step(
+    artist: WorkflowArtist, job: RunningJob, workflow: ResolvedWorkflow, position: int
+) -> tuple[int, Postponed | None]:
+    """Draw what is missing of a step, and keep each picture as it comes; returns how many, and why the rest has to wait
+    if it has.
 
     Raises StepRefused, SourceGone and BackendsUnavailable, BackendBroken, what stops the job, StoreUnavailable.
     """
     step = workflow.steps[position]
     row = job.run(lambda: workflows.steps_of_jobs([job.id]))[position]
     if row.state is StepState.SUCCEEDED:
-        return 0
+        return 0, None
     files = job.run(lambda: job_files.files(job.id))
     try:
         work = step_to_draw(job, position, step, files)
-        drew = StepDrawing(artist, job, workflow, work, row).draw(pictures_of(files, step.name).keys())
+        drawing = StepDrawing(artist, job, workflow, work, row)
+        postponed = drawing.draw(pictures_of(files, step.name).keys())
     except BackendRefused as error:
         raise refused(step.name, error) from error
     except (BlobMissing, BlobCorrupted) as error:
         raise SourceGone(f"Step '{step.name}': {error}") from error
+    if postponed is not None:
+        return drawing.drew, postponed
     files = job.run(lambda: job_files.files(job.id))
     keep_grid(job, work, pictures_of(files, step.name))
     job.reach(f"step-drawn:{step.name}")
     job.run(lambda: _end(job, position, row))
     job.reach(f"step-ended:{step.name}")
-    return drew
+    return drawing.drew, None
 
 
 class StepDrawing:
@@ -161,23 +190,30 @@ class StepDrawing:
         self._artist, self._job, self._work = artist, job, work
         self._urgency, self._only = workflow.priority.lane, workflow.steps[work.position].backend
         self._backend = row.backend
-        self._patience = BackendPatience(work.name, job.stores.settings.generation.unavailable_minutes)
+        minutes = job.stores.settings.generation.unavailable_minutes
+        self._patience = BackendPatience(work.name, minutes, job.run(lambda: workflows.failed_tries(job.id)))
+        self.drew = 0
 
-    def draw(self, kept: Collection[int]) -> int:
-        """Draw all pictures but those that are kept; returns how many. While what can draw them does not respond, it
-        waits and tries again."""
+    def draw(self, kept: Collection[int]) -> Postponed | None:
+        """Draw all pictures but those that are kept. Returns why the rest has to wait, where what can draw them does
+        not respond or another account has to be let in. For a store that does not it waits here, and tries again."""
         drawing, done = self._work.drawing, set[int](kept)
-        wanted, drew = [number for number in range(len(drawing.images)) if number not in done], 0
+        wanted = [number for number in range(len(drawing.images)) if number not in done]
         progress = StepProgress(self._job, self._work.name, drawing, done)
         while wanted:
             try:
                 for backend, picture in self._pictures(drawing, progress, wanted):
                     self._keep(backend, picture, wanted)
                     progress.kept(picture.number)
-                    drew += 1
+                    self.drew += 1
                 if wanted:
                     left = ", ".join(map(str, wanted))
                     raise BackendBroken(f"Step '{self._work.name}': its backend ended without its pictures {left}.")
+            # Caught here, since Prefect would show its task as crashed.
+            except GivesWay as error:
+                return Postponed(str(error), 0.0, self._patience.tries)
+            except BackendUnavailable as error:
+                return Postponed(str(error), self._patience.pause_after(error), self._patience.tries)
             except StoreUnavailable as error:
                 pause = self._patience.pause_after(error)
                 run_logger("darkroom.generation").warning(
@@ -185,7 +221,7 @@ class StepDrawing:
                     *(self._job.id, self._work.name, pause, error.code, error),
                 )
                 self._job.wait(pause)
-        return drew
+        return None
 
     def _pictures(
         self, drawing: Drawing, progress: StepProgress, wanted: list[int]
@@ -218,16 +254,18 @@ class StepDrawing:
             )
         file = keep_picture(self._job, self._work, backend, picture)
         wanted.remove(picture.number)
-        self._patience.drew()
         job = self._job
+        if self._patience.drew():
+            job.run(lambda: workflows.settle(job.id))
         link = image_link(job.stores.settings, job.id, file.sha256)
         self._artist.board.image(f"workflow-{str(job.id)[:8]}", link, f"{job.id} {file.name}")
 
 
-def succeed(job_id: UUID, attempt: int, workflow: ResolvedWorkflow) -> Script[Job]:
+def succeed(job: RunningJob, workflow: ResolvedWorkflow) -> Script[Job]:
     """End a workflow, and with it count a generation of each version that it drew with. Raises JobLost."""
     # First, because it refuses an attempt that is not the job's any more; then nothing is counted either.
-    ended = yield from jobs.succeed(job_id, attempt, None)
+    yield from jobs.heartbeat(job.id, job.attempt, job.progress)
+    ended = yield from jobs.succeed(job.id, job.attempt, None)
     for version_id in versions_of(workflow):
         yield from activity.count_one("generations", Counted.VERSION, version_id, Metric.GENERATION)
     return ended

@@ -1,6 +1,7 @@
 """The workflows that one flow run draws: claimed while there is room, each drawn in a thread of its own.
 
-Which goes next is the database's word, asked for each: the lane, then accounts that have fewer drawn, then age.
+Which goes next is the database's word, asked for each: accounts that have fewer drawn, then the lane, then age. One
+whose backends do not respond is submitted again and takes no place until they are asked again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from uuid import UUID
 import psycopg
 from prefect.exceptions import TerminationSignal
 
+from flows.generation.step_failures import GivesWay
 from flows.jobs.job_group import JobGroup
 from flows.jobs.lifecycle import RunningJob
 from flows.runs.flow_names import DRAW
@@ -55,6 +57,7 @@ class _Thread:
     thread: threading.Thread
     job: RunningJob
     has_ended: bool = False
+    gives_way: bool = False
 
 
 class RunningWorkflows:
@@ -65,11 +68,12 @@ class RunningWorkflows:
         self._stores, self._group, self._draw, self._ended = stores, group, draw, ended
         self._threads: dict[UUID, _Thread] = {}
         self._wake = threading.Event()
+        self._due_in: float | None = None
         self.done: list[EndedWorkflow] = []
 
     def run(self) -> None:
-        """Draw until nothing has been due and nothing drawn for the settings' seconds. A flow that is paused meanwhile
-        claims no more. While Postgres is unavailable it waits, as long as the settings have patience.
+        """Draw until nothing has been due, drawn or postponed for the settings' seconds. A flow that is paused
+        meanwhile claims no more. While Postgres is unavailable it waits, as long as the settings have patience.
 
         Raises StoreUnavailable after that, and what ends the process: then every workflow is released.
         """
@@ -100,12 +104,12 @@ class RunningWorkflows:
                 time.sleep(pause_after(failures, LOOK_SECONDS, LONGEST_PAUSE_SECONDS))
                 continue
             failures, failing_since = 0, 0.0
-            if self._threads:
+            if self._threads or self._due_in is not None:
                 quiet_since = time.monotonic()
             # One that has found nothing was started for what another run has taken.
             elif paused or not self.done or time.monotonic() - quiet_since >= settings.generation.linger_seconds:
                 return
-            self._wake.wait(LOOK_SECONDS)
+            self._wake.wait(LOOK_SECONDS if self._due_in is None else min(LOOK_SECONDS, max(self._due_in, 0.02)))
 
     def _look(self) -> bool:
         """Stop what was cancelled, claim what there is room for; returns whether the flow is paused."""
@@ -114,6 +118,8 @@ class RunningWorkflows:
         if self._threads:
             self._group.cancel(database.run(workflows.cancelling(list(self._threads))))
         paused = database.run(pauses.is_paused(DRAW))
+        # Before the claims: what falls due between the two is seen by the next look.
+        self._due_in = None if paused else database.run(workflows.due_in)
         if not paused:
             self._claim()
         return paused
@@ -125,7 +131,19 @@ class RunningWorkflows:
             if one.has_ended or (one.job.is_lost and job_id not in held):
                 del self._threads[job_id]
 
+    def _make_room(self) -> None:
+        """Let an account that has more than half of the places give up the one that it got last, while another one
+        waits that has fewer. What was drawn stays; the rest is drawn when its turn comes again."""
+        places = self._stores.settings.generation.at_once
+        if len(self._threads) < places or any(one.gives_way for one in self._threads.values()):
+            return
+        found = self._stores.database.run(workflows.over_share(list(self._threads), max(1, places // 2)))
+        if found is not None:
+            self._threads[found].gives_way = True
+            self._threads[found].job.stop_with(GivesWay())
+
     def _claim(self) -> None:
+        self._make_room()
         passed: list[UUID] = []
         while len(self._threads) < self._stores.settings.generation.at_once:
             due = self._stores.database.run(workflows.next_due([*passed, *self._threads]))

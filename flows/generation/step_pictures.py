@@ -11,17 +11,19 @@ from PIL import Image
 
 from flows.generation.drawn_pictures import DrawnPicture
 from flows.generation.picture_requests import graph_of_picture, request_of_picture
+from flows.generation.step_failures import full
 from flows.jobs.lifecycle import RunningJob
 from storage.blobs.blurhashes import blurhash_of
 from storage.blobs.pictures.grids import MARGIN, MAX_SIDE, grid_of
 from storage.blobs.pictures.perceptual_hashes import perceptual_hash
 from storage.blobs.pictures.stored import stored_picture
 from storage.blobs.pictures.written import write_picture
-from storage.errors import BackendBroken, BlobMissing, InvalidRequest
+from storage.errors import BackendBroken, BlobMissing, InvalidRequest, QuotaExceeded
+from storage.postgres.accounts import quotas
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Script
 from storage.postgres.generation import source_pictures, workflows
-from storage.postgres.jobs import job_files
+from storage.postgres.jobs import job_files, jobs
 from storage.records.catalog.variants import primary_file
 from storage.records.generation.drawings import Drawing, PictureFormat
 from storage.records.generation.parameters import KnownAfterwards, write_parameters
@@ -78,7 +80,7 @@ def step_to_draw(job: RunningJob, position: int, step: ResolvedStep, files: Sequ
 
 def keep_picture(job: RunningJob, step: StepToDraw, backend: str, picture: DrawnPicture) -> JobFile:
     """Store a picture that was drawn and charge for it, once. Raises BackendBroken for one that is none of the step's,
-    JobLost, StoreUnavailable."""
+    AccountFull, JobLost, StoreUnavailable."""
     check_picture(step, picture)
     drawing, image = step.drawing, step.drawing.images[picture.number]
     place = f"{step.name}:{picture.number}"
@@ -103,6 +105,9 @@ def keep_picture(job: RunningJob, step: StepToDraw, backend: str, picture: Drawn
         }
 
         def record() -> Script[JobFile]:
+            # The job before what its account holds, as everybody takes them who changes both.
+            yield from jobs.lock(job.id)
+            yield from quotas.hold(job.row.account_id, job.stores.settings.quotas.limits, adding=blob.size)
             file = yield from job_files.put_file(
                 job.id,
                 job.attempt,
@@ -116,7 +121,10 @@ def keep_picture(job: RunningJob, step: StepToDraw, backend: str, picture: Drawn
             yield from workflows.drew(job.id, job.attempt, step.position, picture.seconds)
             return file
 
-        file = job.run(record)
+        try:
+            file = job.run(record)
+        except QuotaExceeded as error:
+            raise full(step.name, error) from error
     job.reach(f"kept:{place}")
     return file
 

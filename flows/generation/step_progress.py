@@ -12,7 +12,9 @@ from PIL import Image
 from flows.generation.callbacks import DrawingCallbacks
 from flows.jobs.lifecycle import TICK_SECONDS, RunningJob
 from storage.records.generation.drawings import Drawing, Operation
+from storage.records.generation.resolved_workflows import ResolvedStep
 from storage.records.generation.scheduler_limits import unet_calls
+from storage.records.jobs.jobs import Progress
 
 LONGEST_PREVIEW_BYTES, LONGEST_PREVIEW_SIDE = 4 * 1024 * 1024, 2048
 _JPEG = b"\xff\xd8\xff"
@@ -24,8 +26,7 @@ class StepProgress:
     def __init__(self, job: RunningJob, name: str, drawing: Drawing, kept: Iterable[int]) -> None:
         """`kept`: the numbers of the pictures that are there already."""
         self._job, self._name = job, name
-        upscale = drawing.operation is Operation.UPSCALE
-        self._calls = 1 if upscale else unet_calls(drawing.scheduler, drawing.steps, drawing.strength)
+        self._calls = _calls(drawing)
         self._total = self._calls * len(drawing.images)
         self._done = dict.fromkeys(kept, self._calls)
         self._shown_at = 0.0
@@ -63,6 +64,17 @@ class StepProgress:
         if jpeg:
             self._shown_at = now
             self._job.stores.progress.show(self._job.id, jpeg)
+
+
+def whole(step: ResolvedStep) -> Progress:
+    """The progress of a step that is done."""
+    total = _calls(step.drawing) * len(step.drawing.images)
+    return Progress(phase=step.name, step=total, total=total)
+
+
+def _calls(drawing: Drawing) -> int:
+    upscale = drawing.operation is Operation.UPSCALE
+    return 1 if upscale else unet_calls(drawing.scheduler, drawing.steps, drawing.strength)
 
 
 def as_jpeg(content: bytes) -> bytes:

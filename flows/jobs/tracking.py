@@ -65,10 +65,13 @@ def tracking_client(settings: Settings) -> MlflowClient:
     return MlflowClient(tracking_uri=settings.mlflow.url, registry_uri=settings.mlflow.url)
 
 
-def find_or_create_run(client: MlflowClient, experiment: str, job_id: UUID, tags: Mapping[str, str]) -> str:
+def find_or_create_run(
+    client: MlflowClient, experiment: str, job_id: UUID, tags: Mapping[str, str], began: int | None = None
+) -> str:
     """The id of the job's tracking run, running again if it had ended. Raises MlflowException when MLflow is
     unavailable.
 
+    began: when a new run started, in milliseconds since 1970; None: now.
     A new run of a job that retries another one stands below the run of the first of them, as nested runs do.
     """
     experiment_id = experiment_named(client, experiment)
@@ -81,7 +84,7 @@ def find_or_create_run(client: MlflowClient, experiment: str, job_id: UUID, tags
     first = _run_of(client, experiment_id, tags[RETRY_TAG]) if RETRY_TAG in tags else None
     if first is not None:
         wanted[MLFLOW_PARENT_RUN_ID] = first.data.tags.get(MLFLOW_PARENT_RUN_ID, str(first.info.run_id))
-    return str(client.create_run(experiment_id, tags=wanted).info.run_id)
+    return str(client.create_run(experiment_id, start_time=began, tags=wanted).info.run_id)
 
 
 def experiment_named(client: MlflowClient, name: str) -> str:

@@ -69,7 +69,7 @@ def track_workflows(stores: Stores, client: MlflowClient) -> TrackedBatch:
                 text = (str(error).splitlines() or [type(error).__name__])[0][:300]
                 batch.refused.append(f"workflow {job.id} has no tracking run, MLflow refuses it: {text}")
             else:
-                batch.made.append(f"workflow {job.id} had no tracking run: now {run_id}")
+                batch.made.append(f"workflow {job.id} has tracking run {run_id}")
     return batch
 
 
@@ -80,17 +80,17 @@ def track_workflow(stores: Stores, client: MlflowClient, job: Job) -> str:
     """
     row, steps, files = stores.database.run(lambda: _facts(job))
     resolved = _resolved(job)
-    run_id = find_or_create_run(client, EXPERIMENT, job.id, _tags(job, row, resolved))
+    began, at = _milliseconds(job.started_at), _milliseconds(job.ended_at)
+    run_id = find_or_create_run(client, EXPERIMENT, job.id, _tags(job, row, resolved), began)
     params = [Param(name, shortened(value)) for step in resolved for name, value in step_params(step).items()]
     for start in range(0, len(params), MAX_PARAMS):
         send_what_is_taken(client, run_id, job.id, params[start : start + MAX_PARAMS])
     # MLflow appends: what an earlier try sent would stand there twice.
     if not client.get_run(run_id).data.metrics:
-        at = _milliseconds(job.ended_at)
         values = workflow_metrics(job, row, steps, files)
         send_what_is_taken(client, run_id, job.id, [Metric(name, value, at, 0) for name, value in values.items()])
     _send_pictures(stores, client, run_id, files)
-    client.set_terminated(run_id, RUN_STATUS[job.state])
+    client.set_terminated(run_id, RUN_STATUS[job.state], end_time=at)
     stores.database.run(jobs.note_tracking_run(job.id, job.attempt, run_id))
     return run_id
 

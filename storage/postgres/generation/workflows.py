@@ -19,7 +19,7 @@ from storage.postgres.connection import Query, Script, column, load_statements, 
 from storage.postgres.jobs import jobs
 from storage.postgres.locks import lock_number
 from storage.records.generation.resolved_workflows import ResolvedWorkflow
-from storage.records.generation.workflow_rows import DrawingPace, Workflow, WorkflowStep
+from storage.records.generation.workflow_rows import DrawingPace, FailedTries, Workflow, WorkflowStep
 from storage.records.jobs.jobs import Job, JobState
 
 SQL = load_statements(__file__)
@@ -148,6 +148,39 @@ def wanted(flow: str) -> Script[int | None]:
 def next_due(passed: Sequence[UUID] = ()) -> Query[DueWorkflow | None]:
     """The workflow that goes next, but for those passed over; its row is held until the transaction ends."""
     return maybe(SQL["next"], {"passed": list(passed)}, DueWorkflow)
+
+
+def over_share(job_ids: Sequence[UUID], share: int) -> Script[UUID | None]:
+    """Of these that are drawn the one that gives way, if one has to: its account has more than `share` of them, and one
+    of an account that has less could be drawn."""
+    found = yield from column(SQL["over_share"], {"job_ids": list(job_ids), "share": share}, UUID)
+    return found[0] if found else None
+
+
+def due_in() -> Script[float | None]:
+    """Seconds until the next is due of the workflows that were postponed; None when none waits for that."""
+    found = yield from column(SQL["due_in"], {}, float)
+    return found[0] if found else None
+
+
+def failed_tries(job_id: UUID) -> Query[FailedTries]:
+    """What failed since its last picture was kept."""
+    return one(SQL["failing"], {"job_id": job_id}, FailedTries, f"Job {job_id} is no workflow.")
+
+
+def postpone(job_id: UUID, attempt: int, pause: float, tries: FailedTries) -> Script[Job]:
+    """Submit a running workflow again, not to be drawn for `pause` seconds, since what could draw it does not respond.
+    One that is being cancelled ends cancelled. Raises JobLost."""
+    job = yield from jobs.release(job_id, attempt)
+    if job.state is JobState.SUBMITTED:
+        parameters = {"job_id": job_id, "pause": pause, **msgspec.to_builtins(tries)}
+        yield from column(SQL["postpone"], parameters, UUID)
+    return job
+
+
+def settle(job_id: UUID) -> Query[list[UUID]]:
+    """A picture was kept after tries that failed: they count no more."""
+    return column(SQL["settle"], {"job_id": job_id}, UUID)
 
 
 def cancelling(job_ids: Sequence[UUID]) -> Query[list[UUID]]:

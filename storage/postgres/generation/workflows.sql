@@ -61,11 +61,20 @@ select file.details ->> 'step' as step, count(*) as pictures from job_files file
 -- Something can be drawn now, and nobody draws. What banned accounts have submitted waits.
 select drain_number(%(flow)s, %(lock)s) as number
  where exists (select from jobs job join accounts owner on owner.id = job.account_id and owner.status = 'active'
-                where job.kind = 'generation' and job.state = 'submitted');
+                 left join workflows workflow on workflow.job_id = job.id
+                where job.kind = 'generation' and job.state = 'submitted'
+                  and coalesce(workflow.not_before, '-infinity') <= now());
+
+-- due_in --
+-- Seconds until the next of those is due that wait for what could draw them.
+select extract(epoch from min(workflow.not_before) - now())::double precision as seconds
+  from jobs job join workflows workflow on workflow.job_id = job.id
+ where job.kind = 'generation' and job.state = 'submitted' and workflow.not_before > now()
+having min(workflow.not_before) is not null;
 
 -- next --
--- The workflow that goes next: the first lane, then accounts that have fewer drawn at this moment, then the oldest.
--- Those of banned accounts wait.
+-- The workflow that goes next: of the account that has fewest drawn at this moment, so that no lane gives one of them all
+-- the places; among accounts that have equally many the first lane, then the oldest. Those of banned accounts wait.
 select job.id, job.attempt from jobs job
   join accounts owner on owner.id = job.account_id and owner.status = 'active'
   left join workflows workflow on workflow.job_id = job.id
@@ -73,9 +82,28 @@ select job.id, job.attempt from jobs job
               where kind = 'generation' and state in ('running', 'cancelling')
               group by account_id) drawn on drawn.account_id = job.account_id
  where job.kind = 'generation' and job.state = 'submitted' and not job.id = any(%(passed)s::uuid[])
- order by coalesce(workflow.lane, 1), coalesce(drawn.workflows, 0), job.sequence
+   and coalesce(workflow.not_before, '-infinity') <= now()
+ order by coalesce(drawn.workflows, 0), coalesce(workflow.lane, 1), job.sequence
  limit 1
    for update of job skip locked;
+
+-- over_share --
+-- Of these that are drawn, the last one of the account that has most, where that is more than its share while one of
+-- another account could be drawn that has less.
+with drawn as (
+    select account_id, count(*) as workflows from jobs where id = any(%(job_ids)s::uuid[]) group by account_id
+)
+select job.id from jobs job join drawn on drawn.account_id = job.account_id
+ where job.id = any(%(job_ids)s::uuid[]) and job.state = 'running' and drawn.workflows > %(share)s
+   and exists (select from jobs other
+                 join accounts owner on owner.id = other.account_id and owner.status = 'active'
+                 left join workflows workflow on workflow.job_id = other.id
+                 left join drawn its on its.account_id = other.account_id
+                where other.kind = 'generation' and other.state = 'submitted' and other.account_id <> job.account_id
+                  and coalesce(workflow.not_before, '-infinity') <= now()
+                  and coalesce(its.workflows, 0) < %(share)s)
+ order by drawn.workflows desc, job.sequence desc
+ limit 1;
 
 -- cancelling --
 -- Of these those that their owners have asked to stop.
@@ -105,6 +133,24 @@ select coalesce(workflow.lane, 1) as lane,
  where job.kind = 'generation' and job.state in ('submitted', 'running', 'cancelling')
  group by 1
  order by 1;
+
+-- failing --
+-- How long, and how often in a row, what could draw it has failed.
+select failures, begun, coalesce(extract(epoch from clock_timestamp() - failing_since), 0)::double precision as seconds
+  from workflows where job_id = %(job_id)s;
+
+-- postpone --
+update workflows
+   set not_before = now() + make_interval(secs => %(pause)s),
+       failing_since = now() - make_interval(secs => %(seconds)s), failures = %(failures)s, begun = %(begun)s
+ where job_id = %(job_id)s
+returning job_id;
+
+-- settle --
+-- A picture more is kept: what failed before it counts no more.
+update workflows set not_before = null, failing_since = null, failures = 0, begun = 0
+ where job_id = %(job_id)s
+returning job_id;
 
 -- begin_step --
 -- The job's row is held: a new attempt begins before or after this, not meanwhile.

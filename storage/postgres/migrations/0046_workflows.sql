@@ -1,7 +1,8 @@
 -- What a generation job has besides its row: a workflow of steps. lane: 0 goes first. price in credits, if everything is
 -- drawn; charged is what was, known when the job has ended. units: the work of everything. request_hash: of what came with
 -- an external_id, to distinguish a repeat from another request under the same one. versions: models and adapters of all
--- steps, since what is drawn with one goes where that goes.
+-- steps, since what is drawn with one goes where that goes. not_before: what could draw it did not respond, and is asked
+-- again then; it has failed since failing_since, so many times in a row, and began so many of them.
 create table workflows (
     job_id       uuid primary key references jobs (id),
     account_id   uuid not null references accounts (id),
@@ -14,6 +15,10 @@ create table workflows (
     charged      bigint check (charged >= 0),
     units        double precision not null,
     versions     bigint[] not null default '{}',
+    not_before   timestamptz,
+    failing_since timestamptz,
+    failures     int not null default 0,
+    begun        int not null default 0,
     deleted_at   timestamptz
 );
 -- The tables are new, and nobody writes to them yet.

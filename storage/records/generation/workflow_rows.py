@@ -21,7 +21,8 @@ class StepState(StrEnum):
 
 class Workflow(msgspec.Struct, frozen=True, kw_only=True):
     """What a generation job has besides its row. `price` in credits, if everything is drawn; `charged` for what was,
-    known when it has ended. `metadata` is the caller's own. `deleted_at`: its owner does not want to see it any more.
+    known when it has ended. `metadata` is the caller's own. `not_before`: what could draw it did not respond, and is
+    asked again then. `deleted_at`: its owner does not want to see it any more.
     """
 
     job_id: UUID
@@ -33,7 +34,17 @@ class Workflow(msgspec.Struct, frozen=True, kw_only=True):
     price: int
     charged: int | None
     units: float
+    not_before: datetime | None
     deleted_at: datetime | None
+
+
+class FailedTries(msgspec.Struct, frozen=True, kw_only=True):
+    """How often in a row what could draw a workflow has failed since its last picture, for how long, and how many of
+    these tries had begun a step."""
+
+    failures: int = 0
+    begun: int = 0
+    seconds: float = 0.0
 
 
 class WorkflowStep(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -14,18 +15,21 @@ from PIL import Image
 
 from deployments.local.environment import settings_environment
 from flows.generation import images_steps, step_failures
+from flows.generation.drawn_pictures import DrawnPicture
 from flows.generation.images import generate_images
 from flows.jobs.tracking import JOB_TAG, tracking_client
 from flows.runs.artifacts import ArtifactBoard
 from storage.blobs.pictures.read import read_picture
 from storage.errors import BackendRefused, BackendUnavailable, OutOfMemory
+from storage.postgres.accounts import accounts
 from storage.postgres.connection import Query
+from storage.postgres.generation import workflows
 from storage.postgres.jobs import job_files, jobs
 from storage.records.generation import circuits
 from storage.records.generation.drawings import Drawing, Operation, PictureFormat
 from storage.records.generation.step_fields import StepOutput
 from storage.records.generation.workflow_rows import StepState
-from storage.records.jobs.jobs import JobFileRole, JobState
+from storage.records.jobs.jobs import Job, JobFileRole, JobState, Progress
 from storage.settings import Settings
 from storage.stores import Stores
 from tests.flows.generation.bench import (
@@ -118,8 +122,8 @@ def test_a_workflow_is_drawn_stored_charged_counted_and_tracked(
     assert_described(stores, made[2], made[1].sha256)
     [grid] = [one for one in stores.database.run(job_files.files(job.id)) if one.role is JobFileRole.GRID]
     assert (grid.name, grid.details) == ("base-grid.png", {"step": "base"})
-    assert row.progress is None or row.progress.phase in ("base", "large")
-    assert_tracked_once(stores, mlflow, str(job.id))
+    assert row.progress == Progress(phase="large", step=2, total=2)
+    assert_tracked_once(stores, mlflow, row)
 
 
 def assert_described(stores: Stores, file: Any, source: str) -> None:
@@ -158,14 +162,18 @@ def assert_described(stores: Stores, file: Any, source: str) -> None:
     assert len(str(file.details["phash"])) == 16
 
 
-def assert_tracked_once(stores: Stores, mlflow: Settings, job_id: str) -> None:
+def assert_tracked_once(stores: Stores, mlflow: Settings, job: Job) -> None:
     """MLflow has one run of the job, with its pictures, also after another flow run."""
     generate_images()
     client = tracking_client(mlflow)
     experiment = client.get_experiment_by_name("generation")
     assert experiment is not None
-    [run] = client.search_runs([experiment.experiment_id], f"tags.`{JOB_TAG}` = '{job_id}'")
+    [run] = client.search_runs([experiment.experiment_id], f"tags.`{JOB_TAG}` = '{job.id}'")
     assert run.info.status == "FINISHED"
+    assert job.started_at is not None
+    assert job.ended_at is not None
+    times = [int(moment.timestamp() * 1000) for moment in (job.started_at, job.ended_at)]
+    assert [run.info.start_time, run.info.end_time] == times
     assert run.data.tags["darkroom.model_versions"] == "1"
     assert (run.data.params["base.seed"], run.data.params["large.operation"]) == ("5", "img2img")
     assert (run.data.metrics["pictures"], run.data.metrics["price"]) == (3, 6)
@@ -201,7 +209,104 @@ def test_what_is_unavailable_is_waited_for_and_only_what_is_missing_is_asked_for
     assert len({key for key, _ in backend.given}) == 1
     [step] = steps_of(stores.database, job)
     assert (step.state, step.tries) == (StepState.SUCCEEDED, 4)
+    row = row_of(stores.database, job)
+    assert (row.attempt, row.silent_attempts) == (4, 0)
     assert charge_of(stores.database, job).charged == 6
+
+
+@pytest.mark.usefixtures("plainly")
+def test_one_whose_backend_does_not_respond_keeps_its_pictures_and_takes_no_place(
+    stores: Stores, backend: ToyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores.settings.generation.at_once = 1
+    silent = ToyBackend(failing(None, BackendUnavailable("it hung up")))
+    monkeypatch.setattr(images_steps, "open_backends", lambda _stores: {"local": backend, "other": silent})
+    monkeypatch.setattr(step_failures, "FIRST_PAUSE_SECONDS", 1.0)
+    waits = a_workflow(stores.database, a_step("base", 1, 2, backend="other"))
+    goes = a_workflow(stores.database, a_step("base", 3))
+    waiting: list[tuple[str, int, int]] = []
+
+    def look(drawing: Drawing, number: int) -> Image.Image:
+        state = row_of(stores.database, waits).state.value
+        waiting.append(
+            (
+                state,
+                len(pictures(stores.database, waits)),
+                stores.database.run(workflows.failed_tries(waits.id)).failures,
+            )
+        )
+        return plain_picture(drawing, number)
+
+    backend.picture = look
+    assert draw_due(stores) == 3
+    assert waiting == [("submitted", 1, 1)]
+    assert [wanted for _, wanted in silent.given] == [(0, 1), (1,)]
+    assert row_of(stores.database, goes).state is row_of(stores.database, waits).state is JobState.SUCCEEDED
+    assert stores.database.run(workflows.failed_tries(waits.id)).failures == 0, (
+        "a picture more, and what failed before counts no more"
+    )
+
+
+class FirstAtOnce(ToyBackend):
+    """Draws first pictures, which it counts, without waiting for its gate."""
+
+    firsts = 0
+
+    def draw(self, drawing: Drawing, *given: Any, **asked: Any) -> Iterator[Any]:
+        if 0 in asked["wanted"]:
+            self.firsts += 1
+            yield DrawnPicture(number=0, image=plain_picture(drawing, 0), shape=1, seconds=0.5)
+        asked["wanted"] = [number for number in asked["wanted"] if number]
+        yield from super().draw(drawing, *given, **asked)
+
+
+@pytest.mark.usefixtures("plainly")
+def test_one_that_gives_way_keeps_its_pictures_and_ends_as_no_crash(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = FirstAtOnce()
+    backend.gate.clear()
+    monkeypatch.setattr(images_steps, "open_backends", lambda _stores: {"local": backend})
+    stores.settings.generation.at_once = 2
+    other = stores.database.run(accounts.ensure_account("other")).id
+    mine = [a_workflow(stores.database, a_step("base", 1, 2)) for _ in range(2)]
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(images_steps.draw_due, stores, ArtifactBoard())
+        wait_until(lambda: all(pictures(stores.database, job) for job in mine))
+        theirs = a_workflow(stores.database, owner=other)
+        wait_until(lambda: row_of(stores.database, theirs).state is JobState.RUNNING)
+        assert row_of(stores.database, mine[1]).state is JobState.SUBMITTED
+        backend.gate.set()
+        assert sorted(one.state for one in run.result(30)) == ["completed"] * 3 + ["postponed"]
+    assert backend.firsts == 3, "what it had drawn stays"
+    assert all(row_of(stores.database, job).state is JobState.SUCCEEDED for job in (*mine, theirs))
+
+
+@pytest.mark.usefixtures("plainly")
+def test_the_minutes_of_a_silent_backend_count_over_all_attempts(
+    stores: Stores, backend: ToyBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.picture = failing(*[BackendUnavailable("it hung up")] * 9)
+    stores.settings.generation.unavailable_minutes = 0.1 / 60
+    monkeypatch.setattr(step_failures, "FIRST_PAUSE_SECONDS", 0.2)
+    job = a_workflow(stores.database)
+    draw_due(stores)
+    row = row_of(stores.database, job)
+    assert (row.state, row.failure_code, row.attempt) == (JobState.FAILED, "backends_unavailable", 2)
+
+
+@pytest.mark.usefixtures("plainly")
+def test_an_account_that_is_full_stops_at_the_picture_that_does_not_fit(stores: Stores, backend: ToyBackend) -> None:
+    stores.settings.quotas.account_bytes = 30_000
+    noise = [Image.effect_noise((64, 64), 90).convert("RGB") for _ in range(3)]
+    backend.picture = lambda _drawing, number: noise[number]
+    job = a_workflow(stores.database, a_step("base", 1, 2, 3))
+    draw_due(stores)
+    row, kept = row_of(stores.database, job), pictures(stores.database, job)
+    assert (row.state, row.failure_code) == (JobState.FAILED, "quota_exceeded")
+    assert "This account is full" in (row.failure_reason or "")
+    assert [one.name for one in kept] == ["base-000.png", "base-001.png"]
+    assert charge_of(stores.database, job).charged == 4
 
 
 def larger(drawing: Drawing, number: int) -> Image.Image:

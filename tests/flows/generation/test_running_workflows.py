@@ -69,7 +69,7 @@ def running(stores: Stores, draw: Callable[[RunningJob], int]) -> Iterator[Runni
         assert not thread.is_alive()
 
 
-def test_the_first_lane_goes_first_then_accounts_with_fewer_drawn_then_the_oldest(stores: Stores) -> None:
+def test_accounts_with_fewer_drawn_go_first_then_the_first_lane_then_the_oldest(stores: Stores) -> None:
     stores.settings.generation.at_once = 1
     one, other = (stores.database.run(accounts.ensure_account(name)).id for name in ("one", "other"))
     a_workflow(stores.database)  # makes the base model's row
@@ -93,6 +93,23 @@ def test_the_first_lane_goes_first_then_accounts_with_fewer_drawn_then_the_oldes
         wait_until(lambda: len(crowd.begun) == 3)
         crowd.gate.set()
     assert crowd.begun == [mine.id, theirs.id, mine_too.id]
+
+
+def test_no_account_keeps_more_than_half_of_the_places_while_another_waits(stores: Stores) -> None:
+    stores.settings.generation.at_once = 4
+    one, other = (stores.database.run(accounts.ensure_account(name)).id for name in ("one", "other"))
+    mine = [a_workflow(stores.database, priority=Priority.HIGH, owner=one) for _ in range(6)]
+    draw = Drawing()
+    with running(stores, draw):
+        wait_until(lambda: len(draw.begun) == 4)
+        theirs = [a_workflow(stores.database, priority=Priority.LOW, owner=other) for _ in range(3)]
+        wait_until(lambda: len(draw.begun) == 6)
+        time.sleep(0.3)
+        assert draw.begun[4:] == [job.id for job in theirs[:2]], "the others' share, and no more"
+        rows = [row_of(stores.database, job) for job in mine[2:4]]
+        assert [(row.state, row.attempt, row.silent_attempts) for row in rows] == [(JobState.SUBMITTED, 2, 0)] * 2
+        draw.gate.set()
+    assert {row_of(stores.database, job).state for job in (*mine, *theirs)} == {JobState.SUCCEEDED}
 
 
 def test_there_are_never_more_at_once_and_one_that_comes_meanwhile_is_drawn(stores: Stores) -> None:

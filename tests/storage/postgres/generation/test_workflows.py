@@ -18,7 +18,7 @@ from storage.postgres.generation import source_pictures, workflows
 from storage.postgres.jobs import jobs
 from storage.postgres.upkeep import invariants
 from storage.records.generation.resolved_drawings import SourcePicture
-from storage.records.generation.workflow_rows import StepState, Workflow, WorkflowStep
+from storage.records.generation.workflow_rows import FailedTries, StepState, Workflow, WorkflowStep
 from storage.records.jobs.jobs import Job, JobState
 from tests.storage.makers import (
     a_bare_generation,
@@ -214,14 +214,14 @@ def next_one(database: Database, *passed: UUID) -> UUID | None:
     return database.run(script)
 
 
-def test_the_next_one_is_of_the_first_lane_and_of_who_has_least_drawn(database: Database, owner: UUID) -> None:
+def test_the_next_one_is_of_who_has_least_drawn_and_then_of_the_first_lane(database: Database, owner: UUID) -> None:
     other = an_account(database, "other")
     a_trained_version(database, other)
     low = a_workflow(database, owner, priority="low")
     mine = [a_workflow(database, owner) for _ in range(3)]
     theirs = [a_workflow(database, other) for _ in range(2)]
-    high = a_workflow(database, owner, priority="high")
-    expected = [high, theirs[0], mine[0], theirs[1], mine[1], mine[2], low]
+    high, higher = (a_workflow(database, owner, priority="high") for _ in range(2))
+    expected = [high, theirs[0], higher, theirs[1], mine[0], mine[1], mine[2], low]
     assert [next_one(database) for _ in expected] == [job.id for job in expected]
     assert next_one(database) is None
 
@@ -259,6 +259,25 @@ def test_a_run_is_wanted_while_something_waits_and_nobody_draws(database: Databa
         assert database.run(workflows.wanted("generate-images")) is None
     claimed(database, job)
     assert database.run(workflows.wanted("generate-images")) is None
+
+
+def test_a_postponed_one_waits_and_is_neither_next_nor_wanted_before_its_time(database: Database, owner: UUID) -> None:
+    job = claimed(database, a_workflow(database, owner))
+    assert database.run(workflows.failed_tries(job.id)) == FailedTries()
+    database.run(workflows.postpone(job.id, 1, 50.0, FailedTries(failures=2, begun=1, seconds=30.0)))
+    row, tries = database.run(jobs.get(job.id)), database.run(workflows.failed_tries(job.id))
+    assert (row.state, row.attempt, row.silent_attempts) == (JobState.SUBMITTED, 2, 0)
+    assert (tries.failures, tries.begun, round(tries.seconds)) == (2, 1, 30)
+    assert [(lane.waiting, lane.drawing) for lane in database.run(workflows.queue())] == [(1, 0)]
+    assert (next_one(database), database.run(workflows.wanted("generate-images"))) == (None, None)
+    assert 49 < (database.run(workflows.due_in) or 0) < 50
+    execute(database, "update workflows set not_before = now()")
+    assert database.run(workflows.wanted("generate-images")) is not None
+    assert (database.run(workflows.due_in), next_one(database)) == (None, job.id)
+    database.run(workflows.settle(job.id))
+    assert database.run(workflows.failed_tries(job.id)) == FailedTries()
+    database.run(jobs.cancel(job.id, owner))
+    assert database.run(workflows.postpone(job.id, 2, 9.0, FailedTries())).state is JobState.CANCELLED
 
 
 def test_whoever_draws_is_notified(database: Database, database_url: str, owner: UUID) -> None:
