@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, cast, get_args, get_origin
@@ -26,6 +26,8 @@ _WORDS = {
 MAX_LISTED = 12
 """Known names that a refusal lists as a whole, and unknown ones that are compared with them."""
 MAX_ALIKE = 4
+MAX_LEVELS = 32
+"""Lists and objects inside each other in a field's value: what is stored is read back by other programs too."""
 MAX_PLACES = 64
 """Records of a list whose faults are named by their place; behind them the first fault of the list is."""
 
@@ -65,6 +67,30 @@ def _faults_of_list(values: list[Any], kind: Any, inside: type[msgspec.Struct], 
     if not faults and (reason := _refusal(values, kind) or _hidden_characters(values[MAX_PLACES:], inside)):
         faults[name] = reason
     return faults
+
+
+def depth_faults(content: Mapping[str, Any]) -> dict[str, str]:
+    """A reason for each field of `content` whose value has more than MAX_LEVELS lists and objects inside each other.
+
+    Asked before anything else walks through the value.
+    """
+    reason = f"has more than {MAX_LEVELS} lists and objects inside each other"
+    return {name: reason for name, value in content.items() if _is_deeper(value, MAX_LEVELS)}
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    containers = _containers([value])
+    for _ in range(levels):
+        containers = _containers(member for one in containers for member in _members(one))
+    return bool(containers)
+
+
+def _containers(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if isinstance(value, dict | list)]
+
+
+def _members(container: Any) -> Iterable[Any]:
+    return cast(dict[str, Any], container).values() if isinstance(container, dict) else container
 
 
 def unknown_name(name: str, known: Sequence[str], peers: Mapping[str, str] = MappingProxyType({})) -> str:

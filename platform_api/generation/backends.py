@@ -15,7 +15,7 @@ from platform_api.http.problems import can_return
 from platform_api.jobs.job_views import NOUNS
 from storage.postgres.generation import backends
 from storage.records.accounts.accounts import Scope
-from storage.records.generation.circuits import BackendRow, CircuitState, circuit_of
+from storage.records.generation.circuits import BackendFault, BackendRow, CircuitState, circuit_of
 from storage.records.jobs.jobs import JobKind
 
 
@@ -29,7 +29,10 @@ class BackendView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
         CircuitState, Meta(description="open: it is left alone after failures; half_open: the next drawing tries it.")
     ]
     failures: Annotated[int, Meta(description="In a row.")]
-    reason: Annotated[str | None, Meta(description="Of the last failure.")]
+    reason: Annotated[
+        BackendFault | None,
+        Meta(description="Of the last failure; the log of the run says more."),
+    ]
     drawing: Annotated[int, Meta(description="Steps that it draws now.")]
     responded_at: datetime | None
     looked_at: Annotated[datetime, Meta(description="When a run last asked; none runs while nothing is drawn.")]

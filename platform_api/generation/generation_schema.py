@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from inspect import cleandoc
 from typing import Any, cast, get_args
 
 import msgspec
 
+from platform_api.http.query_parameters import PLAIN_TEXT
 from storage.records.generation.step_fields import AdapterRequest, StepOutput
-from storage.records.generation.step_requests import StepRequest, WorkflowRequest
+from storage.records.generation.step_requests import GenerationChanges, StepRequest, WorkflowRequest
 
-BODIES = (WorkflowRequest, StepRequest, AdapterRequest, StepOutput)
+BODIES = (WorkflowRequest, StepRequest, AdapterRequest, StepOutput, GenerationChanges)
+LINES = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
+"""A text that may have tabs and ends of lines."""
+ANY_VALUE = "JsonValue"
+"""The component that is any value of JSON whose texts have no control characters."""
 EXAMPLES: tuple[dict[str, Any], ...] = (
     {
         "model": 3,
@@ -44,11 +49,15 @@ def describe_generation_fields(schemas: dict[str, Any]) -> None:
         schema = cast(dict[str, Any], _ecma(components[body.__name__]))
         schema["description"] = cleandoc(schema["description"])
         for field in msgspec.structs.fields(body):
-            if unit := next(_units(field.type), ""):
-                schema["properties"][field.encode_name]["x-unit"] = unit
+            of_field = schema["properties"][field.encode_name]
+            metas = list(_metas(field.type))
+            if unit := next((str(meta.extra["unit"]) for meta in metas if meta.extra and "unit" in meta.extra), ""):
+                of_field["x-unit"] = unit
+            _refuse_control_characters(of_field, lines=any((meta.extra or {}).get("lines") for meta in metas))
         schemas[body.__name__] = schema
     for name, schema in components.items():
         schemas.setdefault(name, schema)
+    schemas[ANY_VALUE] = _any_value()
     schemas[WorkflowRequest.__name__]["examples"] = list(EXAMPLES)
 
 
@@ -65,10 +74,37 @@ def _ecma(value: Any) -> Any:
     return value
 
 
-def _units(kind: Any) -> Iterator[str]:
+def _refuse_control_characters(schema: dict[str, Any], *, lines: bool) -> None:
+    """Say of every text in a field's schema, also of names that are the caller's own, what no body may hold."""
+    pattern = LINES if lines else PLAIN_TEXT
+    if schema.get("type") == "string" and not schema.keys() & {"pattern", "enum", "format"}:
+        schema["pattern"] = pattern
+    if schema.get("type") == "object":
+        schema["propertyNames"] = {"pattern": pattern}
+        if not isinstance(schema.get("additionalProperties"), Mapping):
+            schema["additionalProperties"] = {"$ref": f"#/components/schemas/{ANY_VALUE}"}
+    inside = [schema.get("items"), schema.get("additionalProperties"), *schema.get("anyOf", ())]
+    for part in inside:
+        if isinstance(part, dict):
+            _refuse_control_characters(cast(dict[str, Any], part), lines=lines)
+
+
+def _any_value() -> dict[str, Any]:
+    itself = {"$ref": f"#/components/schemas/{ANY_VALUE}"}
+    return {
+        "description": "Any value, whose texts and names have no control characters but tabs and ends of lines.",
+        "anyOf": [
+            {"type": ["null", "boolean", "number"]},
+            {"type": "string", "pattern": LINES},
+            {"type": "array", "items": itself},
+            {"type": "object", "propertyNames": {"pattern": LINES}, "additionalProperties": itself},
+        ],
+    }
+
+
+def _metas(kind: Any) -> Iterator[msgspec.Meta]:
     for part in get_args(kind):
         if isinstance(part, msgspec.Meta):
-            if part.extra and "unit" in part.extra:
-                yield str(part.extra["unit"])
+            yield part
         else:
-            yield from _units(part)
+            yield from _metas(part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
@@ -27,46 +26,37 @@ from platform_api.generation.workflow_estimates import WorkflowPrice, price_of
 from platform_api.http.headers import request_id
 from platform_api.http.idempotency import IdempotencyKey, checked_key, fresh_seed
 from platform_api.http.json_bodies import strictly
-from platform_api.http.limits import PageCursor, PageLimit, end_of_page, read_number_cursor
+from platform_api.http.limits import MOMENT_SCHEMA, PageCursor, PageLimit, end_of_page, read_moment, read_number_cursor
 from platform_api.http.links import API
 from platform_api.http.pages import Page, page_metadata
 from platform_api.http.problems import can_return
+from platform_api.http.query_parameters import PLAIN_TEXT, check_texts
 from platform_api.jobs.job_views import NOUNS, SubmittedJob, job_of_kind
 from platform_api.jobs.jobs import JobRoutes, accept, has_submitted, submit_job
 from storage.errors import NotFound, WrongState
 from storage.postgres.connection import Script
 from storage.postgres.generation import workflow_submissions, workflows
-from storage.postgres.jobs.submissions import hash_request
 from storage.records.accounts.accounts import Scope
-from storage.records.generation.step_requests import WorkflowRequest
+from storage.records.generation.step_requests import GenerationChanges, WorkflowRequest
 from storage.records.generation.workflow_rows import Workflow
 from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState
 
 MAX_BODY_BYTES = 1024 * 1024
 """Of a workflow, whose steps may each have prompts of 10,000 characters."""
 TagFilter = Annotated[
-    list[str] | None,
+    list[Annotated[str, Meta(min_length=1, max_length=200, extra_json_schema={"pattern": PLAIN_TEXT})]] | None,
     QueryParameter(name="tag", max_items=10, description="Only those with this tag; repeated: with all of them."),
 ]
 Since = Annotated[
-    datetime | None, QueryParameter(description="Only those submitted at this time or later, with an offset.")
+    str | None,
+    QueryParameter(
+        description="Only those submitted at this time or later, with an offset.", schema_extra=MOMENT_SCHEMA
+    ),
 ]
-Until = Annotated[datetime | None, QueryParameter(description="Only those submitted before this time.")]
-
-
-class GenerationChanges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """What to write on a generation from now on; what is left out stays."""
-
-    tags: (
-        Annotated[
-            tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...],
-            Meta(max_length=10, description="Words to find it by.", examples=[["summer"]]),
-        ]
-        | msgspec.UnsetType
-    ) = msgspec.UNSET
-    metadata: (
-        Annotated[dict[str, Any], Meta(max_length=100, description="Anything of your own.")] | msgspec.UnsetType
-    ) = msgspec.UNSET
+Until = Annotated[
+    str | None,
+    QueryParameter(description="Only those submitted before this time, with an offset.", schema_extra=MOMENT_SCHEMA),
+]
 
 
 class Generations(JobRoutes):
@@ -104,7 +94,7 @@ class Generations(JobRoutes):
         def repeats() -> Script[bool]:
             if data.external_id is None:
                 return (yield from has_submitted(account_id, key))
-            asked = hash_request(JobKind.GENERATION, data)
+            asked = workflow_submissions.hash_of_request(data)
             return (yield from workflows.named(account_id, data.external_id, asked)) is not None
 
         return await submit_job(request, stores, caller, submission, idempotency_key, repeats)
@@ -142,6 +132,8 @@ class Generations(JobRoutes):
     ) -> Page[GenerationSummary]:
         """A page of the caller's generations, without those that were deleted."""
         before = read_number_cursor(cursor)
+        check_texts("tag", tag or ())
+        begin, end_before = read_moment("since", since), read_moment("until", until)
 
         def script() -> Script[tuple[list[Job], list[Workflow]]]:
             found = yield from workflows.list_for_account(
@@ -149,16 +141,15 @@ class Generations(JobRoutes):
                 before=before,
                 state=in_state,
                 tags=tag or (),
-                since=since,
-                until=until,
+                since=begin,
+                until=end_before,
                 limit=limit + 1,
             )
             return found, (yield from workflows.of_jobs([job.id for job in found[:limit]]))
 
         found, rows = await stores.database.run(script)
         of_job = {row.job_id: row for row in rows}
-        moments = {name: at and at.isoformat() for name, at in (("since", since), ("until", until))}
-        query = {"limit": limit, "state": in_state, "tag": tag, **moments}
+        query = {"limit": limit, "state": in_state, "tag": tag, "since": since, "until": until}
         end = end_of_page(found, limit, lambda last: (last.sequence,))
         return Page(
             items=[generation_summary(job, of_job.get(job.id)) for job in found[:limit]],

@@ -11,7 +11,7 @@ from litestar import Request
 
 from platform_api.http.problems import MalformedBody
 from storage.errors import InvalidRequest
-from storage.request_faults import field_faults, readable
+from storage.request_faults import depth_faults, field_faults, readable
 
 MAX_BODY_BYTES = 64 * 1024
 
@@ -47,7 +47,8 @@ def read_strictly(body: bytes, kind: type[msgspec.Struct]) -> None:
         raise MalformedBody(f"The body is not JSON: {readable(str(error))}.") from error
     if not isinstance(content, dict):
         raise InvalidRequest({"body": "expected a JSON object"})
-    if faults := field_faults(cast(dict[str, Any], content), kind):
+    members = cast(dict[str, Any], content)
+    if faults := depth_faults(members) or field_faults(members, kind):
         raise InvalidRequest({_shown(name): reason for name, reason in faults.items()})
     try:
         msgspec.convert(content, kind)

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
+import msgspec
 from litestar.params import Parameter
 
 from storage.errors import InvalidRequest, TooManyRequests
@@ -20,6 +21,9 @@ PageCursor = Annotated[
     str | None,
     Parameter(max_length=200, description="metadata.nextCursor of the page before.", required=False),
 ]
+
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+MOMENT_SCHEMA: dict[str, Any] = {"format": "date-time"}
 
 
 class ConcurrencyLimit:
@@ -110,3 +114,14 @@ def read_moment_cursor(cursor: str | None, read: Callable[[str], T]) -> tuple[da
 def wrong_cursor() -> InvalidRequest:
     """The refusal of a cursor that we did not write."""
     return InvalidRequest({"cursor": "must be metadata.nextCursor of an earlier page, unchanged"})
+
+
+def read_moment(name: str, text: str | None) -> datetime | None:
+    """The moment that a query's parameter names. Raises InvalidRequest for what is none, or has no offset."""
+    if text is None:
+        return None
+    try:
+        return msgspec.convert(text, _Moment)
+    except msgspec.ValidationError:
+        reason = "expected a date and a time with an offset, such as 2026-01-31T12:00:00Z; a + in a query is %2B"
+        raise InvalidRequest({name: reason}) from None

@@ -21,6 +21,8 @@ Choice = TypeVar("Choice", bound=StrEnum)
 MAX_LENGTH = 4000
 MANY = 500
 MAX_INTEGER = 2**31 - 1
+PLAIN_TEXT = r"^[^\x00-\x1f\x7f]*$"
+"""A text without control characters, for the OpenAPI document."""
 _TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
 
 
@@ -135,6 +137,12 @@ class QueryParameters:
         return None
 
 
+def check_texts(name: str, texts: Sequence[str]) -> None:
+    """Raises InvalidRequest for a parameter that holds control characters."""
+    if any(has_control_characters(text) for text in texts):
+        raise InvalidRequest({name: "must not hold control characters"})
+
+
 def described(parameters: Mapping[str, tuple[Schema, str]]) -> list[Parameter]:
     """QueryParameters parameters for the OpenAPI document: each name with its schema and what it means."""
     return [
@@ -150,7 +158,7 @@ def integer_schema(low: int = 1, high: int = MAX_INTEGER) -> Schema:
 
 def text_schema(longest: int = 200) -> Schema:
     """A text without control characters; an empty one counts as not given."""
-    return Schema(type=OpenAPIType.STRING, max_length=longest, pattern=r"^[^\x00-\x1f\x7f]*$")
+    return Schema(type=OpenAPIType.STRING, max_length=longest, pattern=PLAIN_TEXT)
 
 
 def boolean_schema() -> Schema:

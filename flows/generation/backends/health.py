@@ -20,10 +20,14 @@ from flows.generation.backends.protocol import BackendFacts
 from storage.errors import StoreFailure
 from storage.postgres.connection import Database, Query
 from storage.postgres.generation import backends
-from storage.records.generation.circuits import BackendRow, CircuitState, circuit_of
+from storage.records.generation.circuits import BackendFault, BackendRow, CircuitState, circuit_of
 
 T = TypeVar("T")
 log = logging.getLogger("darkroom.backends")
+_WORDS = {
+    BackendFault.NO_RESPONSE: "It did not respond to an earlier run.",
+    BackendFault.DRAWING_FAILED: "It broke what an earlier run drew.",
+}
 
 
 @dataclass
@@ -93,7 +97,8 @@ class BackendHealth:
             for row in rows:
                 state = self._states.get(row.name)
                 if state is not None and state.failed_at is None:
-                    state.failures, state.failed_at, state.reason = row.failures, row.failed_at, row.reason or ""
+                    state.failures, state.failed_at = row.failures, row.failed_at
+                    state.reason = _WORDS[row.reason] if row.reason else ""
 
     def visit(self, name: str, pictures: int) -> Visit | None:
         """A place at a backend for a drawing of so many pictures; None while its circuit is open, or another drawing
@@ -153,7 +158,8 @@ class BackendHealth:
             state.unheard, state.responded, state.unwritten_success = unheard, False, False
             circuit = self._circuit(state)
         log.warning("backend_failed backend=%s circuit=%s reason=%s", name, circuit, reason)
-        self._run(lambda: backends.failed(name, reason), name)
+        fault = BackendFault.NO_RESPONSE if unheard else BackendFault.DRAWING_FAILED
+        self._run(lambda: backends.failed(name, fault), name)
 
     def succeeded(self, visit: Visit) -> None:
         """A good picture of a visit: its circuit closes."""

@@ -72,8 +72,8 @@ class EngineClient:
 
     def _unavailable(self, error: Exception) -> BackendUnavailable:
         return BackendUnavailable(
-            f"The engine does not respond at {self._socket} ({type(error).__name__}). `darkroom status` shows whether "
-            "it runs."
+            # Without the address: owners of jobs read this.
+            f"The engine does not respond ({type(error).__name__}). `darkroom status` shows whether it runs."
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from storage.postgres.connection import Query, column, load_statements, many, one
-from storage.records.generation.circuits import BackendRow
+from storage.records.generation.circuits import BackendFault, BackendRow
 
 SQL = load_statements(__file__)
 
@@ -19,9 +19,9 @@ def looked(name: str, version: str, capabilities: Mapping[str, Any]) -> Query[Ba
     return one(SQL["looked"], parameters, BackendRow, "the backend")
 
 
-def failed(name: str, reason: str) -> Query[BackendRow]:
+def failed(name: str, reason: BackendFault) -> Query[BackendRow]:
     """A backend did not respond, or broke a drawing: one failure in a row more."""
-    return one(SQL["failed"], {"name": name, "reason": reason[:500]}, BackendRow, "the backend")
+    return one(SQL["failed"], {"name": name, "reason": reason}, BackendRow, "the backend")
 
 
 def succeeded(name: str) -> Query[list[BackendRow]]:

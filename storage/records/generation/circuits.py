@@ -25,6 +25,13 @@ class CircuitState(StrEnum):
     HALF_OPEN = "half_open"
 
 
+class BackendFault(StrEnum):
+    """Why a backend failed last. What it said stands in the log alone: it may name addresses and files of its own."""
+
+    NO_RESPONSE = "no_response"
+    DRAWING_FAILED = "drawing_failed"
+
+
 class BackendRow(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a backend. `failures` in a row, the last of them at `failed_at` with `reason`.
 
@@ -36,7 +43,7 @@ class BackendRow(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: dict[str, object]
     failures: int
     failed_at: datetime | None
-    reason: str | None
+    reason: BackendFault | None
     drawing: int
     looked_at: datetime
     responded_at: datetime | None

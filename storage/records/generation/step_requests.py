@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -13,6 +13,10 @@ from storage.records.generation.drawings import Operation, PictureFormat
 from storage.records.generation.prices import Priority
 
 MAX_WORKFLOW_STEPS = 16
+Tags = Annotated[
+    tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...],
+    Meta(max_length=10, description="Words to find it by.", examples=[["summer"]]),
+]
 
 
 class StepRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
@@ -62,10 +66,7 @@ class WorkflowRequest(StepRequest, frozen=True, kw_only=True, forbid_unknown_fie
     priority: Annotated[Priority, Meta(description="How soon it is drawn beside others; it changes the price.")] = (
         Priority.NORMAL
     )
-    tags: Annotated[
-        tuple[Annotated[str, Meta(min_length=1, max_length=200)], ...],
-        Meta(max_length=10, description="Words to find it by.", examples=[["summer"]]),
-    ] = ()
+    tags: Tags = ()
     external_id: (
         Annotated[
             str,
@@ -77,3 +78,21 @@ class WorkflowRequest(StepRequest, frozen=True, kw_only=True, forbid_unknown_fie
         ]
         | None
     ) = None
+
+
+class GenerationChanges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """What to write on a generation from now on; what is left out stays."""
+
+    tags: Tags | msgspec.UnsetType = msgspec.UNSET
+    metadata: (
+        Annotated[
+            dict[str, Any],
+            Meta(
+                max_length=100,
+                description="Anything of your own; up to 32 lists and objects inside each other.",
+                examples=[{"album": "summer"}],
+                extra={"lines": True},
+            ),
+        ]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET

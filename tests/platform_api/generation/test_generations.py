@@ -8,6 +8,8 @@ from uuid import UUID
 import httpx
 import pytest
 
+from storage.errors import FreeSpaceLow
+from storage.free_space import FreeSpace
 from storage.postgres.connection import Query
 from storage.postgres.jobs import jobs
 from storage.records.generation.resolved_workflows import read_workflow
@@ -60,6 +62,23 @@ def test_a_drawn_workflow_has_pictures_by_step_and_is_charged(studio: Studio) ->
     assert (shown["priority"], shown["steps"][0]["backend"], shown["steps"][0]["seconds"]) == ("high", "local", 4.0)
     samples = studio.client.get(f"{GENERATIONS}/{job_id}/samples").json()["items"]
     assert [file["name"] for file in samples] == ["base-grid.png"]
+
+
+def test_a_repeat_is_answered_while_the_disk_is_full(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = {"model": studio.model, "prompt": "x", "externalId": "full"}
+    first = studio.client.post(GENERATIONS, json=body)
+    monkeypatch.setattr(FreeSpace, "check", _full)
+    new, repeated, other = (
+        studio.client.post(GENERATIONS, json={**body, **change})
+        for change in ({"externalId": "newer"}, {}, {"prompt": "another"})
+    )
+    assert (repeated.status_code, repeated.content) == (202, first.content)
+    assert (new.status_code, new.json()["code"]) == (507, "free_space_low")
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+
+
+async def _full(*_: object) -> None:
+    raise FreeSpaceLow("The disk is full.")
 
 
 @pytest.mark.parametrize("by", ["key", "external"])
@@ -133,6 +152,9 @@ def test_lists_have_what_is_asked_for_and_go_on(studio: Studio) -> None:
     assert ids("tag=listed&state=cancelled") == [made[2]]
     assert ids("tag=listed&since=2999-01-01T00:00:00Z") == []
     assert ids("tag=listed&until=2999-01-01T00:00:00Z") == made[::-1]
+    for query, field in (("tag=a%00", "tag"), ("since=2020-01-01T00:00:00", "since"), ("until=5", "until")):
+        refused = studio.client.get(f"{GENERATIONS}?{query}")
+        assert (refused.status_code, list(refused.json()["errors"])) == (422, [field])
     first = studio.client.get(
         f"{GENERATIONS}?tag=listed&tag=number%200&limit=1&since=2020-01-01T00:00:00%2B02:00"
     ).json()
@@ -149,6 +171,10 @@ def test_tags_and_metadata_are_changed_and_what_is_deleted_is_in_no_list(studio:
     assert studio.client.patch(path, json={"metadata": {"a": {"b": [1]}}}).json()["tags"] == ["kept"]
     assert studio.client.patch(path, json={"tags": ["other"]}).json()["tags"] == ["other"]
     assert studio.shown(job_id)["metadata"] == {"a": {"b": [1]}}
+    for depth in (33, 960):
+        content = b'{"metadata": {"a": ' + b"[" * depth + b"]" * depth + b"}}"
+        refused = studio.client.patch(path, content=content)
+        assert (refused.status_code, list(refused.json()["errors"])) == (422, ["metadata"]), depth
     refused = studio.client.delete(path)
     assert (refused.status_code, "Cancel it first" in refused.json()["detail"]) == (409, True)
     studio.client.post(f"{path}/cancel")

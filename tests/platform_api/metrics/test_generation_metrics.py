@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from platform_api.metrics.generation_metrics import responds
 from storage.postgres.generation import backends
-from storage.records.generation.circuits import BackendRow
+from storage.records.generation.circuits import BackendFault, BackendRow
 from tests.platform_api.door import Door
 from tests.platform_api.generation.drawing import GENERATIONS, drawable
 
@@ -20,7 +20,7 @@ def test_backends_and_lanes_are_in_the_metrics_and_in_the_list(door: Door) -> No
     run(backends.drawing("local", 3))
     run(backends.looked("comfyui", "0.3.60", {}))
     for _ in range(3):
-        run(backends.failed("comfyui", "It did not respond."))
+        run(backends.failed("comfyui", BackendFault.NO_RESPONSE))
     model = drawable(door, client)
     for priority in ("high", "high", "low"):
         client.post(GENERATIONS, json={"model": model, "prompt": "a mug", "priority": priority})
@@ -31,7 +31,7 @@ def test_backends_and_lanes_are_in_the_metrics_and_in_the_list(door: Door) -> No
     assert (shown["local"]["circuit"], shown["local"]["drawing"], shown["local"]["reason"]) == ("closed", 3, None)
     assert shown["local"]["capabilities"] == {"operations": ["txt2img"]}
     facts = [shown["comfyui"][name] for name in ("circuit", "failures", "reason", "version")]
-    assert facts == ["open", 3, "It did not respond.", "0.3.60"]
+    assert facts == ["open", 3, "no_response", "0.3.60"]
     for line in (
         'darkroom_generation_backend_up{backend="local"} 1.0',
         'darkroom_generation_backend_up{backend="comfyui"} 0.0',

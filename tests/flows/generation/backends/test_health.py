@@ -13,7 +13,14 @@ from flows.generation.backends.protocol import BackendFacts
 from storage.errors import BackendBroken, BackendUnavailable, PostgresUnavailable
 from storage.postgres.connection import Database, Runnable
 from storage.postgres.generation import backends
-from storage.records.generation.circuits import FAILURES, LONGEST_OPEN_SECONDS, OPEN_SECONDS, BackendRow, CircuitState
+from storage.records.generation.circuits import (
+    FAILURES,
+    LONGEST_OPEN_SECONDS,
+    OPEN_SECONDS,
+    BackendFault,
+    BackendRow,
+    CircuitState,
+)
 from storage.stores import Stores
 
 T = TypeVar("T")
@@ -67,7 +74,7 @@ def test_failures_in_a_row_open_the_circuit_and_the_row_says_why(stores: Stores,
     assert health.visit("one", 1) is None
     assert health.circuit("two") is CircuitState.CLOSED
     row = row_of(stores)
-    assert (row.failures, row.reason) == (FAILURES, "It is no picture.")
+    assert (row.failures, row.reason) == (FAILURES, BackendFault.DRAWING_FAILED)
 
 
 def test_one_drawing_tries_and_its_first_picture_closes_the_circuit(
@@ -146,7 +153,7 @@ def test_the_next_process_knows_the_circuit(stores: Stores, health: BackendHealt
     later.read()
 
     assert later.circuit("one") is CircuitState.OPEN
-    assert later.reason("one") == "It does not respond."
+    assert later.reason("one") == "It did not respond to an earlier run."
     clock.forward(OPEN_SECONDS + 5)
     assert later.circuit("one") is CircuitState.HALF_OPEN
 

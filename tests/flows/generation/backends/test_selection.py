@@ -21,7 +21,7 @@ from storage.errors import (
     StoreUnavailable,
 )
 from storage.postgres.generation import backends
-from storage.records.generation.circuits import FAILURES, CircuitState
+from storage.records.generation.circuits import FAILURES, BackendFault, CircuitState
 from storage.stores import Stores
 from tests.flows.generation.backends.toys import DRAWING, SECONDS, ScriptedBackend, drawn_by, ignored, picture
 
@@ -141,7 +141,8 @@ def test_a_look_writes_what_each_is_and_one_that_hangs_holds_up_nobody(stores: S
     assert rows["hanging"].responded_at is None
     assert (rows["hanging"].failures, hanging.looks) == (1, 1), "it is not asked a second time meanwhile"
     assert (rows["faulty"].failures, faulty.looks) == (2, 2)
-    assert "ValueError" in (rows["faulty"].reason or "")
+    assert rows["faulty"].reason is BackendFault.NO_RESPONSE
+    assert "ValueError" in selection.health.reason("faulty")
     hanging.gate.set()
     while not rows["hanging"].responded_at:
         selection.look()

@@ -163,7 +163,7 @@ def test_an_engine_that_is_killed_is_unavailable_and_the_next_one_draws_the_same
 
     with pytest.raises(StoreUnavailable):
         list(messages)
-    with pytest.raises(StoreUnavailable, match=r"does not respond at .*engine\.sock"):
+    with pytest.raises(StoreUnavailable, match="engine does not respond"):
         engine.client.status()
     engine.start()
     [after] = drawn(engine, request)

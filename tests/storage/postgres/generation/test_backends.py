@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from storage.postgres.connection import Database
 from storage.postgres.generation import backends
+from storage.records.generation.circuits import BackendFault
 
 
 def test_failures_are_counted_until_something_is_drawn(database: Database) -> None:
-    first = database.run(backends.failed("comfyui", "x" * 900))
-    assert (first.failures, len(first.reason or ""), first.responded_at) == (1, 500, None)
-    assert database.run(backends.failed("comfyui", "it does not respond")).failures == 2
+    first = database.run(backends.failed("comfyui", BackendFault.DRAWING_FAILED))
+    assert (first.failures, first.reason, first.responded_at) == (1, BackendFault.DRAWING_FAILED, None)
+    assert database.run(backends.failed("comfyui", BackendFault.NO_RESPONSE)).failures == 2
     seen = database.run(backends.looked("comfyui", "0.3", {"operations": ["txt2img"]}))
     # That it responds is not that it draws.
     assert (seen.failures, seen.version, seen.capabilities) == (2, "0.3", {"operations": ["txt2img"]})
     assert seen.responded_at is not None
     [drawn] = database.run(backends.succeeded("comfyui"))
-    assert (drawn.failures, drawn.reason) == (0, "it does not respond")
+    assert (drawn.failures, drawn.reason) == (0, BackendFault.NO_RESPONSE)
 
 
 def test_one_that_nobody_looked_at_has_not_drawn(database: Database) -> None:
