@@ -52,6 +52,9 @@ class Part:
 
     `once`: it is healthy when it has ended with status 0. It is started again only when `wanted_again`, which is asked
     now and then with the time of that end (seconds since the epoch), says so. `done_already`: it counts as ended.
+
+    `optional`: the platform is up without it, however often it fails. `silent_seconds`: after so long without a response
+    a healthy one is started again; 0: it is not asked once it is healthy.
     """
 
     name: str
@@ -66,6 +69,8 @@ class Part:
     once: bool = False
     done_already: bool = False
     wanted_again: Callable[[float], bool] = _never
+    optional: bool = False
+    silent_seconds: float = 0.0
     niceness: int = 0
     starts_flows: bool = False
     stop_signal: signal.Signals = signal.SIGTERM
@@ -281,6 +286,10 @@ def engine(settings: Settings) -> Part:
         healthy=probes.engine_probe(settings.engine_socket),
         url=str(settings.engine_socket),
         niceness=FLOW_NICENESS,
+        # Without it nothing is drawn here, and everything else works. Its server responds while models are read and
+        # pictures are drawn.
+        optional=True,
+        silent_seconds=120.0,
         # Beyond it, whoever waits asks the next engine for what is missing.
         stop_seconds=15.0,
     )

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -28,10 +27,10 @@ from deployments.local.state import (
     PartRecord,
     PartState,
     PlatformRecord,
-    ProcessName,
     name_process,
     write_record,
 )
+from deployments.local.supervised import TRIES_OF_A_FIRST_START, Supervised
 from storage.backoff import pause_after
 from storage.errors import DarkroomError
 from storage.settings import MIB
@@ -44,40 +43,13 @@ FIRST_LOOK_SECONDS = 15.0
 MAX_LOOK_SECONDS = 900.0
 FIRST_PAUSE_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 30.0
+# So long at most, where the platform does without a part that has never been healthy.
+MAX_OPTIONAL_PAUSE_SECONDS = 300.0
+# A healthy part is asked this often whether it still responds, where its part says so.
+WATCH_SECONDS = 15.0
 # A part that stayed up this long is forgiven its earlier deaths.
 FORGIVEN_AFTER_SECONDS = 60.0
-TRIES_OF_A_FIRST_START = 4
 FLOW_GRACE_SECONDS = 8.0
-
-
-@dataclass(slots=True)
-class Supervised:
-    """One part with its process and its history."""
-
-    part: Part
-    log: PartLog
-    state: PartState = PartState.WAITING
-    since: float = field(default_factory=time.time)
-    process: subprocess.Popen[bytes] | None = None
-    name: ProcessName | None = None
-    deaths: int = 0
-    restarts: int = 0
-    was_healthy: bool = False
-    next_start: float = 0.0
-    next_probe: float = 0.0
-    next_look: float = 0.0
-    looks: int = 0
-    kill_at: float = 0.0
-
-    @property
-    def alive(self) -> bool:
-        """Whether its process runs."""
-        return self.process is not None and self.process.poll() is None
-
-    @property
-    def satisfied(self) -> bool:
-        """Whether parts that need this one may start."""
-        return self.state in (PartState.HEALTHY, PartState.DONE)
 
 
 class Supervisor:
@@ -92,7 +64,7 @@ class Supervisor:
         """
         self._folder, self._log_bytes = data_folder, log_bytes
         self._say = say
-        self._parts = {part.name: _supervised(part, data_folder / "logs") for part in parts}
+        self._parts = {part.name: self._supervised(part) for part in parts}
         self._own_log = PartLog(data_folder / "logs", "up")  # what a detached `up` says, every part's lines among it
         self._stop_requests = 0
         self._announced = False
@@ -109,13 +81,21 @@ class Supervisor:
         try:
             while not self._stop_requests:
                 self._tick()
-                if not self._announced and self._all_satisfied():
+                if not self._announced and self._all_settled():
                     self._announced = True
                     self._record()
                     on_healthy(time.monotonic() - began)
-                time.sleep(CALM_TICK_SECONDS if self._all_satisfied() else TICK_SECONDS)
+                time.sleep(CALM_TICK_SECONDS if self._all_settled() else TICK_SECONDS)
         finally:
             self._stop()
+
+    def _supervised(self, part: Part) -> Supervised:
+        one = Supervised(
+            part, PartLog(self._folder / "logs", part.name), next_look=time.monotonic() + FIRST_LOOK_SECONDS
+        )
+        if part.done_already:
+            one.state, one.was_healthy = PartState.DONE, True
+        return one
 
     def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
         self._stop_requests += 1
@@ -133,10 +113,7 @@ class Supervisor:
                 case PartState.STARTING:
                     self._watch_start(one)
                 case PartState.HEALTHY:
-                    if not one.alive:
-                        self._died(one, f"ended with status {self._status(one)}")
-                    elif one.deaths and time.time() - one.since > FORGIVEN_AFTER_SECONDS:
-                        one.deaths = 0
+                    self._watch_healthy(one)
                 case PartState.DONE:
                     if time.monotonic() >= one.next_look:
                         self._look_again(one)
@@ -192,6 +169,25 @@ class Supervisor:
             self._kill(one)
             self._died(one, f"was not healthy after {one.part.start_seconds:.0f} s")
 
+    def _watch_healthy(self, one: Supervised) -> None:
+        if one.process is None or not one.alive:
+            self._died(one, f"ended with status {self._status(one)}")
+        elif self._hangs(one, one.process.pid):
+            silent = time.monotonic() - one.responded
+            self._kill(one)
+            self._died(one, f"has not responded for {silent:.0f} s")
+        elif one.deaths and time.time() - one.since > FORGIVEN_AFTER_SECONDS:
+            one.deaths = 0
+
+    def _hangs(self, one: Supervised, pid: int) -> bool:
+        """Whether a healthy part that is watched has not responded for too long."""
+        if not one.part.silent_seconds or time.monotonic() < one.next_probe:
+            return False
+        one.next_probe = time.monotonic() + min(WATCH_SECONDS, one.part.silent_seconds / 4)
+        if one.part.healthy(pid):
+            one.responded = time.monotonic()
+        return time.monotonic() - one.responded > one.part.silent_seconds
+
     def _responds(self, one: Supervised, pid: int) -> bool:
         if one.part.once or time.monotonic() < one.next_probe:
             return False
@@ -207,20 +203,26 @@ class Supervisor:
             self._kill(one)
             self._died(one, f"responds, but the step after it failed: {error}")
             return
-        one.was_healthy = True
+        one.was_healthy, one.responded = True, time.monotonic()
         self._enter(one, state)
 
     def _died(self, one: Supervised, what: str) -> None:
-        """Start it again after a pause, or give up on the whole when it has never been healthy."""
+        """Start it again after a pause, or give up on the whole when it has never been healthy and is not optional."""
         one.deaths += 1
         one.restarts += 1
         pid = one.process.pid if one.process else "none"
+        longest = MAX_PAUSE_SECONDS
         if not one.was_healthy and one.deaths >= TRIES_OF_A_FIRST_START:
-            raise PartFailed(
+            failure = (
                 f"{one.part.name} {what}, {one.deaths} times. Its log, {one.log.file}, ends with:\n"
                 f"{one.log.last_lines()}"
             )
-        pause = pause_after(one.deaths, FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+            if not one.part.optional:
+                raise PartFailed(failure)
+            if one.deaths == TRIES_OF_A_FIRST_START:
+                self._say("darkroom", f"{failure}\nEverything else works without it.")
+            longest = MAX_OPTIONAL_PAUSE_SECONDS
+        pause = pause_after(one.deaths, FIRST_PAUSE_SECONDS, longest)
         one.next_start = time.monotonic() + pause
         self._say("darkroom", f"{one.part.name} (process {pid}) {what}; starting it again in {pause:g} s")
         self._enter(one, PartState.BACKING_OFF)
@@ -237,10 +239,10 @@ class Supervisor:
             name: PartRecord(one.state, one.since, one.restarts, one.name if one.alive else None)
             for name, one in self._parts.items()
         }
-        write_record(self._folder, PlatformRecord(self._me, self._announced and self._all_satisfied(), parts))
+        write_record(self._folder, PlatformRecord(self._me, self._announced and self._all_settled(), parts))
 
-    def _all_satisfied(self) -> bool:
-        return all(one.satisfied for one in self._parts.values())
+    def _all_settled(self) -> bool:
+        return all(one.settled for one in self._parts.values())
 
     def _stop(self) -> None:
         """Stop every part: workers first, then their flow processes, what others need last. A second signal kills."""
@@ -278,13 +280,6 @@ class Supervisor:
             # The group: each part leads its session, and what it has started is to go with it.
             os.killpg(one.process.pid, signal.SIGKILL)
             one.process.wait()
-
-
-def _supervised(part: Part, logs: Path) -> Supervised:
-    one = Supervised(part, PartLog(logs, part.name), next_look=time.monotonic() + FIRST_LOOK_SECONDS)
-    if part.done_already:
-        one.state, one.was_healthy = PartState.DONE, True
-    return one
 
 
 def _family(pid: int) -> set[int]:

@@ -477,10 +477,13 @@ def test_no_service_has_a_key_that_compose_would_not_know() -> None:
     assert top == {"name", "services", "configs", "networks", "volumes"}
 
 
-def test_the_training_worker_takes_one_job_at_a_time_on_a_gpu() -> None:
+def test_the_workers_take_as_many_at_once_as_with_up_and_trainings_have_a_gpu() -> None:
     worker = SERVICES["worker-training"]
 
-    assert "--limit=1" in worker["command"]
+    parts = {part.name: part.command for part in platform_parts(Settings(), Steps())}
+    for name, limit in (("worker-training", "1"), ("worker-light", "5")):
+        assert f"--limit={limit}" in SERVICES[name]["command"]
+        assert parts[name][parts[name].index("--limit") + 1] == limit, "as many at once as with `darkroom up`"
     (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
     assert device["capabilities"] == ["gpu"]
 

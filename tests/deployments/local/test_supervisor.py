@@ -128,6 +128,35 @@ def test_a_part_that_never_gets_healthy_ends_it_all_with_the_end_of_its_log(star
     assert str(tmp_path / "logs" / "broken.log") in said
 
 
+def test_an_optional_part_that_never_gets_healthy_is_reported_and_stops_nothing(start: Start, tmp_path: Path) -> None:
+    process = start("optional")
+    wait_for(tmp_path, lambda r: r.parts["broken"].restarts > 5 and r.parts["broken"].state is PartState.BACKING_OFF)
+    record = wait_for(tmp_path, lambda r: r.healthy)
+    assert record.parts["sleeper"].state is PartState.HEALTHY
+
+    process.terminate()
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert said.count("the reason\nEverything else works without it.") == 1
+    assert "healthy after" in said
+
+
+def test_a_part_that_responds_no_more_is_killed_and_started_again(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "responds").touch()
+    start("hanging")
+    before = wait_for(tmp_path, lambda r: r.healthy)
+    time.sleep(0.7)
+    assert read_record(tmp_path) == before, "one that responds is left alone"
+
+    (tmp_path / "responds").unlink()
+    wait_for(tmp_path, lambda r: r.parts["hangs"].restarts == 1)
+    (tmp_path / "responds").touch()
+
+    after = wait_for(tmp_path, lambda r: r.healthy)
+    assert not psutil.pid_exists(pid_of(before, "hangs"))
+    assert pid_of(after, "sleeper") == pid_of(before, "sleeper")
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_every_part(start: Start, tmp_path: Path, signum: signal.Signals) -> None:
     process = start("plain")

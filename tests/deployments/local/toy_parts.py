@@ -50,6 +50,14 @@ def parts_of_case(case: str, folder: Path) -> list[Part]:
             ]
         case "never":
             return [part("broken", "print('the reason'); raise SystemExit(3)", healthy_file=folder / "never")]
+        case "optional":
+            supervisor.FIRST_PAUSE_SECONDS = 0.02
+            code = "print('the reason'); raise SystemExit(3)"
+            broken = part("broken", code, healthy_file=folder / "never", optional=True)
+            return [broken, part("sleeper", sleep)]
+        case "hanging":
+            responds = folder / "responds"
+            return [part("hangs", sleep, healthy_file=responds, silent_seconds=0.4), part("sleeper", sleep)]
         case "stubborn":
             deaf = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); {sleep}"
             return [part("deaf", deaf, stop_seconds=0.5), part("sleeper", sleep, niceness=10)]
