@@ -212,7 +212,8 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(member)
 
 
-_LINES = dict.fromkeys(map(ord, "\t\r\n"))
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_CONTROLS_BUT_LINES = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
 def has_control_characters(text: str, *, lines: bool = False) -> bool:
@@ -220,5 +221,21 @@ def has_control_characters(text: str, *, lines: bool = False) -> bool:
 
     With `lines` it may have tabs and ends of lines.
     """
-    plain = text.translate(_LINES) if lines else text
-    return any(character < " " or character == "\x7f" or "\ud800" <= character <= "\udfff" for character in plain)
+    # Nothing of the kind is printable, and this is much the quicker look: texts may be pictures of 10 MB.
+    return not text.isprintable() and bool((_CONTROLS_BUT_LINES if lines else _CONTROLS).search(text))
+
+
+def is_nested_deeper(content: Any, deepest: int) -> bool:
+    """Whether lists and objects of a JSON value stand in each other more than so many times. It does not recurse."""
+    level: list[Any] = [content]
+    for _ in range(deepest + 1):
+        level = [inner for one in level for inner in _inside(one)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(one: Any) -> Iterable[Any]:
+    if isinstance(one, dict):
+        return cast(dict[str, Any], one).values()
+    return cast(list[Any], one) if isinstance(one, list) else ()

@@ -53,8 +53,8 @@ class Part:
     `once`: it is healthy when it has ended with status 0. It is started again only when `wanted_again`, which is asked
     now and then with the time of that end (seconds since the epoch), says so. `done_already`: it counts as ended.
 
-    `optional`: the platform is up without it, however often it fails. `silent_seconds`: after so long without a response
-    a healthy one is started again; 0: it is not asked once it is healthy.
+    `optional`: the platform is up without it, however often it fails. `silent_seconds`: after so long without a
+    response a healthy one is started again; 0: it is not asked once it is healthy.
     """
 
     name: str

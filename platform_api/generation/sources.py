@@ -22,6 +22,7 @@ from platform_api.http.problems import can_return
 from platform_api.jobs.job_views import NOUNS
 from storage.blobs.image_workers import CanonicalImage, ImageWorkers
 from storage.errors import ImageRefused, InvalidRequest, NotFound
+from storage.postgres.accounts import quotas
 from storage.postgres.connection import Script
 from storage.postgres.generation import source_pictures
 from storage.postgres.generation.source_pictures import SentPicture
@@ -97,6 +98,7 @@ class GenerationSources(Controller):
 
             def script() -> Script[SentPicture]:
                 yield from reservation.redeem()
+                yield from quotas.hold(caller.account_id, stores.settings.quotas.limits)
                 return (
                     yield from source_pictures.add(
                         caller.account_id, blob.sha256, blob.size, measured.width, measured.height

@@ -84,7 +84,10 @@ def addressing(where: Addresses, account_id: UUID) -> Address:
 
 def blob_in_address(url: str, settings: ApiSettings) -> str | None:
     """The id of the blob that an address of ours is of; None for any other address."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # such as brackets that hold no IPv6 address
+        return None
     ours = {urlsplit(settings.public_url).netloc, *settings.allowed_hosts}
     if parts.scheme not in ("http", "https") or parts.netloc not in ours:
         return None

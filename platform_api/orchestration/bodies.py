@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -13,32 +13,51 @@ from platform_api.http.json_bodies import MAX_BODY_BYTES
 from platform_api.http.problems import BodyTooLarge, MalformedBody, TooSlow
 from platform_api.http.request_body import Body
 from storage.errors import InvalidRequest, TooManyRequests
-from storage.request_faults import field_faults, has_control_characters, readable
+from storage.request_faults import field_faults, has_control_characters, is_nested_deeper, readable
+from storage.stores import AsyncStores
 
 MAX_BYTES = 12 * 1024 * 1024
 MAX_DEPTH = 32
+MAX_MEMBERS = 100_000
+"""Commas and brackets, also those in texts: so many members make no more than some megabytes of objects."""
 _TOO_MANY = f"The body has more than {MAX_BYTES:,} bytes. Send large pictures to POST /v2/consumer/blobs first."
 Record = TypeVar("Record", bound=msgspec.Struct)
+Read = TypeVar("Read")
 
 
-@contextlib.asynccontextmanager
-async def json_body(request: Request[Any, Any, Any], *, large: bool = False) -> AsyncGenerator[Any]:
-    """What a request says, as plain JSON. `large`: it may hold pictures; it then holds one of the account's uploads.
+async def json_body(request: Request[Any, Any, Any]) -> Any:
+    """What a request says, as plain JSON. Raises MalformedBody, BodyTooLarge, TooSlow."""
+    body = Body(request, MAX_BODY_BYTES, f"The body is over the limit of {MAX_BODY_BYTES:,} bytes.")
+    return _decoded(await _whole(body))
 
-    Raises MalformedBody, BodyTooLarge, TooSlow, TooManyRequests.
+
+async def large_body(request: Request[Any, Any, Any], stores: AsyncStores, read: Callable[[Any], Read]) -> Read:
+    """What `read` makes of a request that may hold pictures; a large one holds one of the account's uploads meanwhile,
+    and is read in a thread.
+
+    Raises as `json_body`, TooManyRequests, and what `read` does.
     """
+    body = Body(request, MAX_BYTES, _TOO_MANY)
     async with contextlib.AsyncExitStack() as held:
-        limit = MAX_BYTES if large else MAX_BODY_BYTES
-        body = Body(request, limit, _TOO_MANY if large else f"The body is over the limit of {limit:,} bytes.")
-        try:
-            body.check_declared_length()
-            if body.declared_length is None or body.declared_length > MAX_BODY_BYTES:
+        if body.declared_length is None or body.declared_length > MAX_BODY_BYTES:
+            try:
                 await held.enter_async_context(request.app.state.uploads.hold(request.state.caller.account_id))
-            content = b"".join([piece async for piece in body.pieces()])
-        except (BodyTooLarge, TooSlow, TooManyRequests):
-            await body.drain()
-            raise
-        yield _decoded(content)
+            except TooManyRequests:
+                await body.drain()
+                raise
+        content = await _whole(body)
+        if len(content) <= MAX_BODY_BYTES:
+            return read(_decoded(content))
+        return await stores.pools.images.run(lambda: read(_decoded(content)))
+
+
+async def _whole(body: Body) -> bytes:
+    try:
+        body.check_declared_length()
+        return b"".join([piece async for piece in body.pieces()])
+    except (BodyTooLarge, TooSlow):
+        await body.drain()
+        raise
 
 
 def object_of(content: Any) -> dict[str, Any]:
@@ -81,6 +100,9 @@ def text_of(content: Any, longest: int) -> str:
 
 
 def _decoded(body: bytes) -> Any:
+    # Before a member of it is made: each is an object of Python, and eleven megabytes of "[]," are four million.
+    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > MAX_MEMBERS:
+        raise MalformedBody(f"The body has more than {MAX_MEMBERS:,} members, or commas and brackets in its texts.")
     try:
         content: Any = msgspec.json.decode(body)
     except RecursionError:
@@ -88,20 +110,6 @@ def _decoded(body: bytes) -> Any:
     except (msgspec.DecodeError, ValueError) as error:
         raise MalformedBody(f"The body is not JSON: {readable(str(error))}.") from error
     # Rows and patches copy what a caller writes, member by member.
-    _check_depth(content)
+    if is_nested_deeper(content, MAX_DEPTH):
+        raise MalformedBody(f"The body is nested more than {MAX_DEPTH} deep.")
     return content
-
-
-def _check_depth(content: Any) -> None:
-    level: list[Any] = [content]
-    for _ in range(MAX_DEPTH):
-        level = [inner for one in level for inner in _inside(one)]
-        if not level:
-            return
-    raise MalformedBody(f"The body is nested more than {MAX_DEPTH} deep.")
-
-
-def _inside(one: Any) -> list[Any]:
-    if isinstance(one, dict):
-        return list(cast(dict[str, Any], one).values())
-    return cast(list[Any], one) if isinstance(one, list) else []

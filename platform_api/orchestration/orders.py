@@ -21,19 +21,18 @@ from storage.errors import FreeSpaceLow
 from storage.postgres.connection import Script
 from storage.postgres.jobs import jobs
 from storage.postgres.orchestration import workflow_orders, workflow_pages
+from storage.records.generation.resolved_workflows import ResolvedWorkflow
 from storage.records.jobs.jobs import Job
 from storage.records.orchestration.documents import WorkflowDocument
-from storage.records.orchestration.rendering import document_of, priced_document
+from storage.records.orchestration.rendering import CallerNotes, document_of, priced_document
 from storage.records.orchestration.templates import TemplateRead
 from storage.stores import AsyncStores
 
 
 async def priced(read: TemplateRead, stores: AsyncStores, caller: Caller, state: State) -> WorkflowDocument:
     """What a workflow would cost and draw. Raises as `submitted`."""
-    pictures = await sent_pictures.pictures_of(read, stores, caller, state)
-    resolved, written = await stores.database.run(
-        lambda: workflow_orders.price(read, pictures, caller.account_id, stores.settings, seed=fresh_seed())
-    )
+    async with sent_pictures.pictures_of(read, stores, caller, state, to_keep=False) as taken:
+        resolved, written = await _price(read, taken, stores, caller)
     return priced_document(resolved, written, datetime.now(UTC))
 
 
@@ -47,14 +46,13 @@ async def submitted(
     stores: AsyncStores = state.stores
     caller: Caller = request.state.caller
     checked = checked_key(key)
-    await _room(stores, caller, read, checked)
-    pictures = await sent_pictures.pictures_of(read, stores, caller, state)
+    await _check_room(stores, caller, read, checked)
     seed, identity = fresh_seed(), request_id(request.scope)
 
     def script() -> Script[tuple[Job, bool]]:
         return workflow_orders.submit(
             read,
-            pictures,
+            taken.by_place,
             caller.account_id,
             stores.settings,
             seed=seed,
@@ -62,19 +60,40 @@ async def submitted(
             request_id=identity,
         )
 
-    job, _ = await stores.database.run(script)
+    async with sent_pictures.pictures_of(read, stores, caller, state) as taken:
+        # Before they are kept, so that of a request that is refused nothing is. What a repeat names may be gone since.
+        if taken.unkept and not await _is_repeat(stores, caller, read, checked):
+            await _price(read, taken, stores, caller)
+        await taken.keep()
+        job, _ = await stores.database.run(script)
     return await ended(stores, state, caller.account_id, job, wait)
 
 
-async def _room(stores: AsyncStores, caller: Caller, read: TemplateRead, key: str | None) -> None:
-    """Raises FreeSpaceLow, but not for a repeat, whose workflow there is already."""
+async def _price(
+    read: TemplateRead, taken: sent_pictures.Intake, stores: AsyncStores, caller: Caller
+) -> tuple[ResolvedWorkflow, CallerNotes]:
+    def script() -> Script[tuple[ResolvedWorkflow, CallerNotes]]:
+        return workflow_orders.price(
+            read, taken.by_place, caller.account_id, stores.settings, seed=fresh_seed(), unkept=taken.unkept
+        )
+
+    return await stores.database.run(script)
+
+
+async def _check_room(stores: AsyncStores, caller: Caller, read: TemplateRead, key: str | None) -> None:
+    """Raises FreeSpaceLow, but not for a repeat."""
     try:
         await stores.free_space.check()
     except FreeSpaceLow:
-        name = read.template.external_id
-        named = name is not None and await stores.database.run(workflow_pages.is_named(caller.account_id, name))
-        if not (named or (key is not None and await stores.database.run(jobs.is_submitted(caller.account_id, key)))):
+        if not await _is_repeat(stores, caller, read, key):
             raise
+
+
+async def _is_repeat(stores: AsyncStores, caller: Caller, read: TemplateRead, key: str | None) -> bool:
+    """Whether the workflow was submitted already, under the caller's own name or the key."""
+    name = read.template.external_id
+    named = name is not None and await stores.database.run(workflow_pages.is_named(caller.account_id, name))
+    return named or (key is not None and await stores.database.run(jobs.is_submitted(caller.account_id, key)))
 
 
 async def shown(request: Request[Any, Any, Any], stores: AsyncStores, caller: Caller, job: Job) -> WorkflowDocument:

@@ -14,9 +14,9 @@ from platform_api.http.idempotency import IdempotencyKey
 from platform_api.http.links import addresses
 from platform_api.orchestration import sent_pictures
 from platform_api.orchestration.blobs import sent_view
-from platform_api.orchestration.bodies import json_body, object_of
+from platform_api.orchestration.bodies import large_body, object_of
 from platform_api.orchestration.orders import ignored_header, shown, submitted
-from platform_api.orchestration.refusals import NotServed, RecipeFailed, can_return
+from platform_api.orchestration.refusals import NotServed, RecipeFailed, can_return, pending
 from platform_api.orchestration.workflow_bodies import INPUT_BODY
 from storage.errors import ImageRefused, InvalidRequest, NotFound
 from storage.postgres.orchestration import workflow_pages
@@ -27,6 +27,7 @@ from storage.records.orchestration.reading import read_template, step_of
 from storage.stores import AsyncStores
 
 UPLOAD = "imageUpload"
+_IN_VAIN = pending(dict[str, Any], "It has not ended in the time that a request may wait; `Location` is its workflow")
 _FALSE: dict[str, Any] = {"enum": [False]}
 _PLACE = "steps[0].input."
 _WHATIF = "a recipe returns pictures and has no place for a price; ask POST /v2/consumer/workflows?whatif=true"
@@ -41,7 +42,7 @@ class Recipes(Controller):
     @post(
         "/{step_type:str}",
         guards=[Requires(Scope.JOBS_WRITE)],
-        responses=can_return(401, 403, 404, 408, 409, 410, 413, 501, 502),
+        responses=can_return(401, 403, 404, 408, 409, 410, 413, 501, 502) | _IN_VAIN,
         operation_class=INPUT_BODY,
         request_max_body_size=None,
         status_code=200,
@@ -74,12 +75,13 @@ class Recipes(Controller):
         """The step's output once its workflow has ended; 202 with what there is, and where the workflow is, when it
         has not in the time that a request may wait. `imageUpload` keeps a picture and returns its blob."""
         _check(step_type, whatif=whatif, ephemeral=ephemeral, allow_mature=allow_mature)
-        async with json_body(request, large=True) as content:
-            given = content
         if step_type == UPLOAD:
+            given = await large_body(request, stores, lambda content: content)
             return Response({"blob": await _uploaded(request, given, stores, caller, state)})
         try:
-            read = read_template(step_of(step_type, object_of(given)))
+            read = await large_body(
+                request, stores, lambda content: read_template(step_of(step_type, object_of(content)))
+            )
             wait = stores.settings.orchestration.max_wait_seconds
             job = await submitted(request, read, state, key=idempotency_key, wait=wait)
         except InvalidRequest as error:
@@ -122,7 +124,9 @@ async def _uploaded(
     if not isinstance(content, str):
         raise InvalidRequest({"body": "expected a data URL or Base64, as a JSON text"})
     try:
-        sha256 = await sent_pictures.picture_in(content, stores, caller, state)
+        async with sent_pictures.intake(stores, caller, state) as taken:
+            sha256 = await taken.sha256_of(content)
+            await taken.keep()
     except InvalidRequest as error:
         raise InvalidRequest({"body": next(iter(error.fields.values()))}) from error
     except ImageRefused as error:

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -48,6 +49,9 @@ class OrchestrationProblem(msgspec.Struct, frozen=True, kw_only=True, rename="ca
     request_id: str
 
 
+MAX_FAULTS, MAX_NAME, MAX_DETAIL = 50, 200, 4000
+
+
 def _theirs(response: Response[problems.Problem]) -> Response[OrchestrationProblem]:
     problem = response.content
     status = HTTPStatus.BAD_REQUEST if problem.status == 422 else problem.status
@@ -55,14 +59,22 @@ def _theirs(response: Response[problems.Problem]) -> Response[OrchestrationProbl
         type=problem.type,
         title=HTTPStatus(status).phrase,
         status=status,
-        detail=problem.detail,
+        detail=problem.detail if len(problem.detail) <= MAX_DETAIL else f"{problem.detail[:MAX_DETAIL]}...",
         instance=problem.instance,
-        errors={field: [reason] for field, reason in problem.errors.items()},
+        errors=_first(problem.errors),
         error=problem.error,
         code=problem.code,
         request_id=problem.request_id,
     )
     return Response(content, status_code=status, media_type=problems.MEDIA_TYPE, headers=response.headers)
+
+
+def _first(faults: Mapping[str, str]) -> dict[str, list[str]]:
+    """The faults that a person would read: a body may have tens of thousands, each under a name of megabytes."""
+    found = {field[:MAX_NAME]: [reason[:MAX_DETAIL]] for field, reason in islice(faults.items(), MAX_FAULTS)}
+    if len(faults) > MAX_FAULTS:
+        found["body"] = [f"{len(faults) - MAX_FAULTS:,} more fields are wrong"]
+    return found
 
 
 def _named(request: Request[Any, Any, Any], error: errors.DarkroomError) -> Response[OrchestrationProblem]:
@@ -87,6 +99,11 @@ HANDLERS: dict[int | type[Exception], Callable[[Request[Any, Any, Any], Any], Re
 def can_return(*statuses: int) -> dict[int, ResponseSpec]:
     """The documentation of a route's refusals."""
     return {status: _documented(status) for status in dict.fromkeys((400, *statuses, 429, 503, 507))}
+
+
+def pending(document: type[Any], description: str) -> dict[int, ResponseSpec]:
+    """The documentation of a 202: what was waited for in vain."""
+    return {202: ResponseSpec(document, generate_examples=False, description=description)}
 
 
 @cache

@@ -52,7 +52,7 @@ class WorkflowParts(Controller):
         for step in document.steps:
             if step.name == step_name:
                 return step
-        raise NotFound(f"Workflow {workflow_id} has no step '{step_name[:64]}'.")
+        raise NotFound(f"Workflow {workflow_id} has no step {step_name[:64]!a}.")
 
     @put(
         "/steps/{step_name:str}",
@@ -72,8 +72,8 @@ class WorkflowParts(Controller):
         step_name: FromPath[str],
     ) -> None:
         """The metadata replaces the old one."""
-        async with json_body(request) as content:
-            update = record_of(content, StepUpdate)
+        content = await json_body(request)
+        update = record_of(content, StepUpdate)
         check_written("metadata", update.metadata)
 
         def script() -> Script[None]:
@@ -100,8 +100,8 @@ class WorkflowParts(Controller):
         step_name: FromPath[str],
     ) -> None:
         """JSON Patch of `/metadata`; all of it, or nothing."""
-        async with json_body(request) as content:
-            operations = list_of(content, PatchOperation, MAX_OPERATIONS)
+        content = await json_body(request)
+        operations = list_of(content, PatchOperation, MAX_OPERATIONS)
 
         def script() -> Script[None]:
             row = yield from workflow_pages.hold_step(workflow_id, caller.account_id, step_name)
@@ -125,8 +125,8 @@ class WorkflowParts(Controller):
         self, request: Request[Any, Any, Any], stores: AppStores, caller: RequestCaller, workflow_id: WorkflowId
     ) -> None:
         """The body is the tag, a text as JSON. One that is there already stays."""
-        async with json_body(request) as content:
-            tag = text_of(content, MAX_TAG_LENGTH)
+        content = await json_body(request)
+        tag = text_of(content, MAX_TAG_LENGTH)
 
         def script() -> Script[None]:
             row = yield from workflow_pages.hold(workflow_id, caller.account_id)

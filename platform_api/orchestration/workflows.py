@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -17,9 +18,9 @@ from platform_api.http.idempotency import IdempotencyKey
 from platform_api.http.limits import end_of_page, read_number_cursor
 from platform_api.http.links import addresses
 from platform_api.orchestration.blob_links import addressing
-from platform_api.orchestration.bodies import json_body, list_of, object_of, record_of
+from platform_api.orchestration.bodies import json_body, large_body, list_of, object_of, record_of
 from platform_api.orchestration.orders import ignored_header, priced, shown, submitted
-from platform_api.orchestration.refusals import can_return
+from platform_api.orchestration.refusals import can_return, pending
 from platform_api.orchestration.waiting import checked_wait, ended
 from platform_api.orchestration.workflow_bodies import PATCH_BODY, TEMPLATE_BODY, UPDATE_BODY, WorkflowUpdate
 from platform_api.orchestration.workflow_changes import cancelled, check_tags, tags_of
@@ -36,8 +37,10 @@ from storage.records.orchestration.left_out import UNRATED
 from storage.records.orchestration.reading import check_written, read_template
 from storage.records.orchestration.rendering import document_of
 from storage.records.orchestration.statuses import WorkflowStatus
+from storage.request_faults import has_control_characters
 
 _READ, _WRITE = [Requires(Scope.JOBS_READ)], [Requires(Scope.JOBS_WRITE)]
+_IN_VAIN = pending(WorkflowDocument, "With `wait`: it has not ended in that time")
 MAX_TAKE, DEFAULT_TAKE = 100, 20
 MAX_WAIT = 60.0
 Wait = Annotated[float, QueryParameter(ge=0, le=MAX_WAIT, description="Seconds to wait for the workflow to end.")]
@@ -61,7 +64,7 @@ class Workflows(Controller):
     @post(
         "/",
         guards=_WRITE,
-        responses=can_return(401, 403, 408, 409, 410, 413),
+        responses=can_return(401, 403, 408, 409, 410, 413) | _IN_VAIN,
         operation_class=TEMPLATE_BODY,
         request_max_body_size=None,
         status_code=200,
@@ -82,8 +85,7 @@ class Workflows(Controller):
         ended by then. What says nothing here is named in X-Ignored-Parameters."""
         seconds = checked_wait(wait, stores.settings.orchestration.max_wait_seconds)
         _check_mature(hide_mature)
-        async with json_body(request, large=True) as content:
-            read = read_template(object_of(content))
+        read = await large_body(request, stores, lambda content: read_template(object_of(content)))
         headers = ignored_header(read.ignored)
         if whatif:
             return Response(await priced(read, stores, caller, state), headers=headers)
@@ -115,6 +117,7 @@ class Workflows(Controller):
     ) -> WorkflowPage:
         """A page of the caller's workflows."""
         _check_mature(hide_mature)
+        _check_texts(tags=in_tags or (), query=(words or "",))
         beyond, where = read_number_cursor(cursor), addresses(request, stores.settings.api)
 
         def script() -> Script[tuple[list[Job], WorkflowPage]]:
@@ -136,7 +139,7 @@ class Workflows(Controller):
 
         return (await stores.database.run(script))[1]
 
-    @get("/{workflow_id:uuid}", guards=_READ, responses=can_return(401, 403, 404), summary="A workflow")
+    @get("/{workflow_id:uuid}", guards=_READ, responses=can_return(401, 403, 404) | _IN_VAIN, summary="A workflow")
     async def get_workflow(
         self,
         request: Request[Any, Any, Any],
@@ -167,8 +170,8 @@ class Workflows(Controller):
         self, request: Request[Any, Any, Any], stores: AppStores, caller: RequestCaller, workflow_id: WorkflowId
     ) -> None:
         """`status: canceled` stops it: what is drawn stays. Metadata and tags that come replace the old ones."""
-        async with json_body(request) as content:
-            update = record_of(content, WorkflowUpdate)
+        content = await json_body(request)
+        update = record_of(content, WorkflowUpdate)
         if update.allow_mature_content is False:
             raise InvalidRequest({"allowMatureContent": UNRATED})
         if update.metadata is not None:
@@ -192,8 +195,8 @@ class Workflows(Controller):
         self, request: Request[Any, Any, Any], stores: AppStores, caller: RequestCaller, workflow_id: WorkflowId
     ) -> None:
         """JSON Patch of `/metadata`, `/tags` and `/status`; all of it, or nothing."""
-        async with json_body(request) as content:
-            operations = list_of(content, PatchOperation, MAX_OPERATIONS)
+        content = await json_body(request)
+        operations = list_of(content, PatchOperation, MAX_OPERATIONS)
 
         def script() -> Script[None]:
             row = yield from workflow_pages.hold(workflow_id, caller.account_id)
@@ -237,6 +240,16 @@ def _changed(workflow_id: UUID, account_id: UUID, update: WorkflowUpdate) -> Scr
 def _check_mature(hidden: bool) -> None:
     if hidden:
         raise InvalidRequest({"hideMatureContent": UNRATED})
+
+
+def _check_texts(**parameters: Sequence[str]) -> None:
+    """Raises InvalidRequest for a parameter with a control character: Postgres takes no NUL."""
+    if faults := {
+        name: "must not hold control characters"
+        for name, texts in parameters.items()
+        if any(has_control_characters(text) for text in texts)
+    }:
+        raise InvalidRequest(faults)
 
 
 def _status(job: Job, waited: float) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +21,7 @@ from storage.records.generation.resolved_drawings import AdapterFacts, ModelFact
 from storage.records.generation.resolved_workflows import ResolvedStep, ResolvedWorkflow, stored
 from storage.records.generation.step_fields import StepOutput
 from storage.records.generation.step_requests import StepRequest, WorkflowRequest
-from storage.records.generation.workflows import steps_of, version_named
+from storage.records.generation.workflows import check_model_named, steps_of, version_named
 from storage.records.policy.viewers import Viewer
 from storage.settings import GenerationSettings
 
@@ -33,9 +35,14 @@ def price_list(settings: GenerationSettings) -> PriceList:
 
 
 def resolve_workflow(
-    request: WorkflowRequest, account_id: UUID, prices: PriceList, seed: int
+    request: WorkflowRequest,
+    account_id: UUID,
+    prices: PriceList,
+    seed: int,
+    unkept: Mapping[str, SourcePicture] = MappingProxyType({}),
 ) -> Script[ResolvedWorkflow]:
-    """The request with nothing left open but the pictures of its own steps, and its price.
+    """The request with nothing left open but the pictures of its own steps, and its price. `unkept`: pictures that came
+    with a request that is only priced, by their SHA-256.
 
     Raises InvalidRequest for what it names and the account does not see, with fields named by their place, such as
     `workflow[1].adapters[0].model`; Gone for a model that was taken down.
@@ -46,7 +53,7 @@ def resolve_workflow(
         raise InvalidRequest({whole: f"{reason}. Leave out values of lists, or ask for less in each of several"})
     steps, faults, budget = steps_of(request), dict[str, str](), PromptBudget()
     named = [one for step in steps for one in (step.image, step.mask) if isinstance(one, str)]
-    sent = (yield from source_pictures.find(account_id, named)) if named else {}
+    sent = {**unkept, **((yield from source_pictures.find(account_id, named)) if named else {})}
     versions, resolved = _Versions(Viewer(account_id=account_id)), dict[str, ResolvedStep]()
     for place, step in enumerate(steps):
         if any(isinstance(one, StepOutput) and one.step not in resolved for one in (step.image, step.mask)):
@@ -121,7 +128,9 @@ class _Versions:
         version_id = version_named("model", asked)
         if version_id not in self._models:
             self._models[version_id] = yield from of_field("model", model_facts(version_id, self._viewer))
-        return self._models[version_id]
+        facts, implied = self._models[version_id]
+        check_model_named("model", asked, implied[0].adapter.air if implied else facts.model.air)
+        return facts, implied
 
     def adapter(self, place: int, asked: int | str) -> Script[AdapterFacts]:
         """An adapter beside it. Raises InvalidRequest, Gone."""
@@ -129,6 +138,7 @@ class _Versions:
         version_id = version_named(field, asked)
         if version_id not in self._adapters:
             self._adapters[version_id] = yield from of_field(field, adapter_facts(field, version_id, self._viewer))
+        check_model_named(field, asked, self._adapters[version_id].adapter.air)
         return self._adapters[version_id]
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -43,16 +44,18 @@ def submit_workflow(
     idempotency_key: str | None = None,
     request_id: str | None = None,
     annotations: Annotations = NOTHING_WRITTEN,
+    beside: Sequence[Any] = (),
 ) -> Script[tuple[Job, bool]]:
     """Commit a workflow; `seed` is used by steps that name none. Returns its job and whether it is new: an `externalId`
-    that the account has used returns the job that it was used for.
+    that the account has used returns the job that it was used for. `beside`: what else must be the same of a repeat, as
+    plain JSON.
 
     Raises InvalidRequest by field, Gone for a model that was taken down, IdempotencyKeyReused, TooManyRequests,
     QuotaExceeded.
     """
     if idempotency_key is not None and request.external_id is not None:
         raise InvalidRequest({"externalId": "does what an Idempotency-Key does: send one of them"})
-    request_hash, external_id = hash_of_request(request), request.external_id
+    request_hash, external_id = hash_of_request(request, *beside), request.external_id
     # Before it is resolved: what it names may be gone since, and a repeat makes nothing new.
     if external_id is not None:
         earlier = yield from workflows.named(account_id, external_id, request_hash)
@@ -88,12 +91,14 @@ def submit_workflow(
     return job, is_new
 
 
-def hash_of_request(request: WorkflowRequest) -> str:
-    """SHA-256 of what the caller asked for, to distinguish a repeat from another request under one name of it.
+def hash_of_request(request: WorkflowRequest, *beside: Any) -> str:
+    """SHA-256 of what the caller asked for, and of what was said beside it, to distinguish a repeat from another
+    request under one name of it.
 
     Fields that were left out are no part of it, so that another release, which has more of them, finds the same.
     """
-    return hashlib.sha256(msgspec.json.encode(as_asked(request), order="sorted")).hexdigest()
+    asked = as_asked(request)
+    return hashlib.sha256(msgspec.json.encode([asked, *beside] if beside else asked, order="sorted")).hexdigest()
 
 
 def retry_workflow(

@@ -4,22 +4,22 @@
 -- steps, since what is drawn with one goes where that goes. not_before: what could draw it did not respond, and is asked
 -- again then; it has failed since failing_since, so many times in a row, and began so many of them.
 create table workflows (
-    job_id       uuid primary key references jobs (id),
-    account_id   uuid not null references accounts (id),
-    external_id  text,
-    request_hash text not null,
-    lane         smallint not null default 1,
-    tags         text[] not null default '{}',
-    metadata     jsonb not null default '{}',
-    price        bigint not null check (price >= 0),
-    charged      bigint check (charged >= 0),
-    units        double precision not null,
-    versions     bigint[] not null default '{}',
-    not_before   timestamptz,
+    job_id        uuid primary key references jobs (id),
+    account_id    uuid not null references accounts (id),
+    external_id   text,
+    request_hash  text not null,
+    lane          smallint not null default 1,
+    tags          text[] not null default '{}',
+    metadata      jsonb not null default '{}',
+    price         bigint not null check (price >= 0),
+    charged       bigint check (charged >= 0),
+    units         double precision not null,
+    versions      bigint[] not null default '{}',
+    not_before    timestamptz,
     failing_since timestamptz,
-    failures     int not null default 0,
-    begun        int not null default 0,
-    deleted_at   timestamptz
+    failures      int not null default 0,
+    begun         int not null default 0,
+    deleted_at    timestamptz
 );
 -- The tables are new, and nobody writes to them yet.
 -- squawk-ignore require-concurrent-index-creation

@@ -15,6 +15,7 @@ from storage.records.generation.workflow_rows import Workflow, WorkflowStep
 from storage.records.jobs.jobs import Job, JobFile, JobState
 from storage.records.orchestration.rendering import UNKNOWN, Standing, queue_position
 from storage.records.policy.facts import Facts, own_facts
+from storage.request_faults import has_control_characters
 
 Row = TypeVar("Row")
 _STATEMENTS = {**load_statements(__file__)}
@@ -75,9 +76,10 @@ def hold(job_id: UUID, account_id: UUID) -> Script[Workflow]:
 def hold_step(job_id: UUID, account_id: UUID, name: str) -> Script[WorkflowStep]:
     """A step's row, until the transaction ends. Raises NotFound."""
     parameters = {"job_id": job_id, "account_id": account_id, "name": name}
-    step = yield from maybe(SQL["hold_step"], parameters, WorkflowStep)
+    # Postgres takes no NUL, and no step has one in its name.
+    step = None if has_control_characters(name) else (yield from maybe(SQL["hold_step"], parameters, WorkflowStep))
     if step is None:
-        raise NotFound(f"Workflow {job_id} has no step '{name[:64]}'.")
+        raise NotFound(f"Workflow {job_id} has no step {name[:64]!a}.")
     return step
 
 

@@ -13,7 +13,7 @@ from storage.records.generation.drawings import Operation
 from storage.records.generation.step_fields import StepOutput
 from storage.records.generation.step_requests import StepRequest, WorkflowRequest
 
-_AIR = re.compile(r"urn:air:[a-z0-9_-]+:[a-z0-9_-]+:[a-z0-9_-]+:\d+@(\d{1,16})(?:\.[a-z0-9]+)?", re.IGNORECASE)
+_AIR = re.compile(r"urn:air:[a-z0-9_-]+:[a-z0-9_-]+:[a-z0-9_-]+:(\d+)@(\d{1,16})(?:\.[a-z0-9]+)?", re.IGNORECASE)
 _NEEDED: dict[Operation, tuple[str, ...]] = {
     Operation.TXT2IMG: ("model", "prompt"),
     Operation.IMG2IMG: ("model", "prompt", "image"),
@@ -56,11 +56,21 @@ def version_named(field: str, name: int | str) -> int:
     if isinstance(name, int):
         return name
     found = _AIR.fullmatch(name)
-    if found is None or not int(found[1]):
+    if found is None or not int(found[2]):
         raise InvalidRequest(
             {field: f"'{name[:100]}' is no AIR with a version, such as urn:air:sd1:checkpoint:civitai:2@3"}
         )
-    return int(found[1])
+    return int(found[2])
+
+
+def check_model_named(field: str, name: int | str, own: str) -> None:
+    """Raises InvalidRequest where an AIR names another model than `own`, the AIR of the version of its number here: the
+    number may be one of Civitai's own."""
+    if isinstance(name, int):
+        return
+    wanted, here = _AIR.fullmatch(name), _AIR.fullmatch(own)
+    if wanted and here and wanted[1].lstrip("0") != here[1]:
+        raise InvalidRequest({field: f"is no resource of this platform: its version {here[2]} is {own}"})
 
 
 def _refuse_both(request: WorkflowRequest) -> None:

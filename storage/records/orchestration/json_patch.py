@@ -10,10 +10,13 @@ import msgspec
 from msgspec import Meta
 
 from storage.errors import InvalidRequest
+from storage.request_faults import is_nested_deeper
 
 MAX_OPERATIONS = 100
 MAX_BYTES = 64 * 1024
 """Of the document, after each operation: a hundred copies of a thing into itself would be 2^100 of it."""
+MAX_DEPTH = 32
+"""Of lists and objects in each other: each operation copies them, and so does whoever reads the document."""
 
 
 class PatchOperation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"from_": "from"}):
@@ -27,12 +30,16 @@ class PatchOperation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 def patched(document: dict[str, Any], operations: Sequence[PatchOperation]) -> dict[str, Any]:
     """The document after the operations. Raises InvalidRequest, naming the operation, for one that cannot be done."""
+    if is_nested_deeper(document, MAX_DEPTH):
+        raise InvalidRequest({"path": f"what is there is nested more than {MAX_DEPTH} deep; replace it as a whole"})
     result: Any = copy.deepcopy(document)
     for place, operation in enumerate(operations):
         try:
             result = _applied(result, operation)
             if len(msgspec.json.encode(result)) > MAX_BYTES:
                 raise _Refused(f"makes the document longer than {MAX_BYTES:,} bytes")
+            if is_nested_deeper(result, MAX_DEPTH):
+                raise _Refused(f"nests the document more than {MAX_DEPTH} deep")
         except _Refused as refusal:
             raise InvalidRequest({f"[{place}]": str(refusal)}) from refusal
     if not isinstance(result, dict):

@@ -29,11 +29,11 @@ from storage.records.orchestration.templates import (
     WorkflowTemplate,
     Written,
 )
-from storage.request_faults import field_faults
+from storage.request_faults import field_faults, is_nested_deeper
 
 TEMPLATE_KEY = "$template"
 """Under which a step's own template is kept in its metadata."""
-MAX_WRITTEN_BYTES = 64 * 1024
+MAX_WRITTEN_BYTES, MAX_WRITTEN_DEPTH = 64 * 1024, 31
 
 _OPERATIONS = ("createImage", "createVariant")
 _INPUTS: Mapping[str, type[msgspec.Struct]] = {
@@ -68,7 +68,7 @@ def step_of(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_written(field: str, written: Written) -> None:
-    """Raises InvalidRequest for what is too long to be kept beside a workflow or a step."""
+    """Raises InvalidRequest for what is too long, or nested too deeply, to be kept beside a workflow or a step."""
     if faults := _written(field, written):
         raise InvalidRequest(faults)
 
@@ -149,6 +149,8 @@ def _written(field: str, written: Written | None) -> dict[str, str]:
         return {}
     if TEMPLATE_KEY in written:
         return {f"{field}.{TEMPLATE_KEY}": "is a name of our own; use another"}
+    if is_nested_deeper(written, MAX_WRITTEN_DEPTH):
+        return {field: f"must not be nested more than {MAX_WRITTEN_DEPTH} deep"}
     if len(msgspec.json.encode(written)) > MAX_WRITTEN_BYTES:
         return {field: f"must have {MAX_WRITTEN_BYTES:,} bytes at most"}
     return {}

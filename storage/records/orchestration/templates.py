@@ -12,10 +12,13 @@ import msgspec
 from msgspec import Meta
 
 from storage.records.generation.prices import Priority
+from storage.records.generation.step_fields import MAX_ADAPTERS
 from storage.records.generation.step_requests import MAX_WORKFLOW_STEPS
 
 MAX_TAGS, MAX_TAG_LENGTH = 10, 200
 Tag = Annotated[str, Meta(min_length=1, max_length=MAX_TAG_LENGTH)]
+Factor = Annotated[int, Meta(ge=1)]
+"""Of the number of pictures, which is their product."""
 Written = dict[str, Any]
 """JSON of the caller's own, of which nothing is drawn."""
 
@@ -40,7 +43,7 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     steps: int | None = None
     cfg_scale: float | None = None
     seed: int | None = None
-    quantity: int | None = None
+    quantity: Factor | None = None
     width: int | None = None
     height: int | None = None
     output_format: str | None = None
@@ -59,8 +62,8 @@ class NetworkParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 class TextToImageInput(Input, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """`textToImage`. The last field is spelled as their document spells it."""
 
-    batch_size: int | None = None
-    additional_networks: dict[str, NetworkParameters] | None = None
+    batch_size: Factor | None = None
+    additional_networks: Annotated[dict[str, NetworkParameters], Meta(max_length=MAX_ADAPTERS)] | None = None
     scheduler: str | None = None
     clip_skip: int | None = None
     engine: str | None = None
@@ -74,7 +77,7 @@ class ImageGenInput(Input, frozen=True, kw_only=True, forbid_unknown_fields=True
     engine: str
     ecosystem: str
     operation: str
-    loras: dict[str, float] | None = None
+    loras: Annotated[dict[str, float], Meta(max_length=MAX_ADAPTERS)] | None = None
     vae_model: str | None = None
     clip_skip: int | None = None
     image: PictureInput | None = None
