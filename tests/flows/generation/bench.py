@@ -15,7 +15,7 @@ from PIL import Image
 from flows.generation.backends.protocol import BackendFacts
 from flows.generation.callbacks import DrawingCallbacks
 from flows.generation.drawn_pictures import DrawnPicture
-from storage.postgres.connection import Database
+from storage.postgres.connection import Database, Query
 from storage.postgres.generation import workflows
 from storage.postgres.generation.workflows import NewWorkflow
 from storage.postgres.jobs import job_files, jobs
@@ -24,7 +24,7 @@ from storage.records.generation.prices import Priority
 from storage.records.generation.resolved_workflows import ResolvedStep, ResolvedWorkflow, stored
 from storage.records.generation.workflow_rows import Workflow, WorkflowStep
 from storage.records.jobs.jobs import TERMINAL, Job, JobFile, JobFileRole, JobKind
-from tests.storage.makers import NO_LIMITS, an_account
+from tests.storage.makers import NO_LIMITS, a_trained_version, an_account
 
 SECONDS = 30.0
 MODEL = DrawnModel(version_id=1, family="sd1", files={"unet": f"{1:064d}"}, name="mugs")
@@ -47,12 +47,30 @@ def a_step(name: str = "base", *seeds: int, **changes: Any) -> ResolvedStep:
     return ResolvedStep(name=name, drawing=drawing, picture_price=2, picture_units=0.1, **fields)
 
 
+def _own_version(database: Database, account: UUID) -> int:
+    """A version that the account sees: who claims a workflow asks again whether it does."""
+    own = (
+        "select version.id from model_versions version join models model on model.id = version.model_id"
+        " where model.account_id = %(account)s order by version.id"
+    )
+    found = database.run(Query(own, {"account": account}, lambda rows: [int(row["id"]) for row in rows]))
+    return found[0] if found else a_trained_version(database, account, f"mugs of {account}").id
+
+
+def _drawn_with(step: ResolvedStep, version_id: int) -> ResolvedStep:
+    if not step.drawing.model.version_id:
+        return step
+    model = msgspec.structs.replace(step.drawing.model, version_id=version_id)
+    return msgspec.structs.replace(step, drawing=msgspec.structs.replace(step.drawing, model=model))
+
+
 def a_workflow(
     database: Database, *steps: ResolvedStep, priority: Priority = Priority.NORMAL, owner: UUID | None = None
 ) -> Job:
     """A submitted workflow of the account."""
     account = an_account(database) if owner is None else owner
-    resolved = ResolvedWorkflow(asked={}, steps=steps or (a_step(),), priority=priority)
+    seen = [_drawn_with(step, _own_version(database, account)) for step in steps or (a_step(),)]
+    resolved = ResolvedWorkflow(asked={}, steps=tuple(seen), priority=priority)
     new = jobs.NewJob(
         account_id=account, kind=JobKind.GENERATION, request=stored(resolved), recipe_hash="r", request_hash="h"
     )

@@ -73,7 +73,9 @@ def test_accounts_with_fewer_drawn_go_first_then_the_first_lane_then_the_oldest(
     stores.settings.generation.at_once = 1
     one, other = (stores.database.run(accounts.ensure_account(name)).id for name in ("one", "other"))
     a_workflow(stores.database)  # makes the base model's row
-    stores.database.run(Query("update jobs set state = 'cancelled', ended_at = now() returning id", {}, len))
+    stores.database.run(
+        Query("update jobs set state = 'cancelled', ended_at = now() where state = 'submitted' returning id", {}, len)
+    )
     late = a_workflow(stores.database, priority=Priority.LOW, owner=one)
     first, second = (a_workflow(stores.database, owner=one) for _ in range(2))
     others = a_workflow(stores.database, owner=other)
