@@ -15,7 +15,7 @@ from PIL import Image
 from flows.generation.backends.protocol import BackendFacts
 from flows.generation.callbacks import DrawingCallbacks
 from flows.generation.drawn_pictures import DrawnPicture
-from storage.postgres.connection import Database, Query
+from storage.postgres.connection import Database, Query, Script
 from storage.postgres.generation import workflows
 from storage.postgres.generation.workflows import NewWorkflow
 from storage.postgres.jobs import job_files, jobs
@@ -74,9 +74,14 @@ def a_workflow(
     new = jobs.NewJob(
         account_id=account, kind=JobKind.GENERATION, request=stored(resolved), recipe_hash="r", request_hash="h"
     )
-    job, _ = database.run(jobs.submit(new, idempotency_key=None, limit=1000, limits=NO_LIMITS))
-    database.run(workflows.add(job, resolved, NewWorkflow(request_hash="h")))
-    return job
+
+    def submit() -> Script[Job]:
+        job, _ = yield from jobs.submit(new, idempotency_key=None, limit=1000, limits=NO_LIMITS)
+        yield from workflows.add(job, resolved, NewWorkflow(request_hash="h"))
+        return job
+
+    # In one transaction: a run that draws meanwhile passes over a row that is held.
+    return database.run(submit)
 
 
 def row_of(database: Database, job: Job) -> Job:
