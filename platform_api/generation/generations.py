@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 from litestar import Request, Response, delete, get, patch, post
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta
 
@@ -44,8 +45,13 @@ from storage.records.jobs.jobs import TERMINAL, Job, JobKind, JobState
 MAX_BODY_BYTES = 1024 * 1024
 """Of a workflow, whose steps may each have prompts of 10,000 characters."""
 TagFilter = Annotated[
-    list[Annotated[str, Meta(min_length=1, max_length=200, extra_json_schema={"pattern": PLAIN_TEXT})]] | None,
-    QueryParameter(name="tag", max_items=10, description="Only those with this tag; repeated: with all of them."),
+    list[Annotated[str, Meta(min_length=1, max_length=200)]] | None,
+    QueryParameter(
+        name="tag",
+        max_items=10,
+        description="Only those with this tag; repeated: with all of them.",
+        schema_extra={"items": Schema(type=OpenAPIType.STRING, min_length=1, max_length=200, pattern=PLAIN_TEXT)},
+    ),
 ]
 Since = Annotated[
     str | None,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from storage.records.generation.step_requests import WorkflowRequest
 from storage.records.jobs.training import TrainingRequest
-from storage.request_faults import field_faults, nearest_name, unknown_name
+from storage.request_faults import depth_faults, field_faults, nearest_name, unknown_name
 
 WHOLE = {"classWord": "mug", "dataSetId": "6f0c1e0a-2b1d-4d57-9a2f-0b7f3a0c9d11"}
 
@@ -92,3 +93,12 @@ def test_few_names_are_listed_many_are_not() -> None:
 def test_thousands_of_unknown_names_take_no_time() -> None:
     faults = field_faults({f"name{number}": 1 for number in range(5_000)} | WHOLE, TrainingRequest)
     assert len(faults) == 5_000
+
+
+@pytest.mark.parametrize("wrap", [lambda value: [1, value], lambda value: {"a": value}])
+def test_32_lists_and_objects_inside_each_other_are_the_most(wrap: Callable[[Any], Any]) -> None:
+    deep: Any = 1
+    for _ in range(32):
+        deep = wrap(deep)
+    assert depth_faults({"metadata": deep}) == {}
+    assert list(depth_faults({"metadata": wrap(deep), "tags": []})) == ["metadata"]
