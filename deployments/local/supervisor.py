@@ -31,6 +31,7 @@ from deployments.local.state import (
     write_record,
 )
 from deployments.local.supervised import TRIES_OF_A_FIRST_START, Supervised
+from flows.runs.stop_times import FLOW_GRACE_SECONDS
 from storage.backoff import pause_after
 from storage.errors import DarkroomError
 from storage.settings import MIB
@@ -49,7 +50,6 @@ MAX_OPTIONAL_PAUSE_SECONDS = 300.0
 WATCH_SECONDS = 15.0
 # A part that stayed up this long is forgiven its earlier deaths.
 FORGIVEN_AFTER_SECONDS = 60.0
-FLOW_GRACE_SECONDS = 8.0
 
 
 class Supervisor:

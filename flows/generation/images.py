@@ -32,12 +32,13 @@ _log = partial(run_logger, "darkroom.generation")
 @flow(name=DRAW, persist_result=False)
 def generate_images() -> int:
     """Draw every workflow that is due, until none has been for a while; returns how many pictures were drawn."""
-    with draining_flows.sole_drain(DRAW) as stores:
-        if stores is None:
+    with draining_flows.locked_drain(DRAW) as drain:
+        if drain is None:
             return 0
-        began = time.monotonic()
+        stores, began = drain.stores, time.monotonic()
         with ArtifactBoard() as board:
-            done = steps.draw_due(stores, board)
+            # Without the lock from the end of the drawing on: a workflow that comes behind it is another run's at once.
+            done = steps.draw_due(stores, board, drain.lock)
         pictures = sum(one.pictures for one in done)
         if done:
             seconds = time.monotonic() - began

@@ -25,6 +25,7 @@ from flows.jobs.job_group import JobGroup
 from flows.jobs.lifecycle import RunningJob
 from flows.jobs.stalls import StallLimit, stopped_when_stalled
 from flows.runs.artifacts import ArtifactBoard, image_link
+from flows.runs.draining_flows import DrainLock
 from flows.runs.retries import task_retries
 from flows.runs.run_logs import run_logger
 from storage.errors import (
@@ -97,21 +98,22 @@ class WorkflowArtist:
         job.outcome = Cancelled(message=message) if ended else Pending(name="Postponed", message=message)
 
 
-def draw_due(stores: Stores, board: ArtifactBoard) -> list[EndedWorkflow]:
+def draw_due(stores: Stores, board: ArtifactBoard, lock: DrainLock | None = None) -> list[EndedWorkflow]:
     """Draw every workflow that is due until none has been for a while; returns what became of them.
+
+    lock: of the one run that draws; kept while it does, and released before it tells MLflow of the last ones.
 
     Raises StoreUnavailable when Postgres is unavailable for too long, and JobStalled when nothing happens at all.
     """
-    with (
-        WorkflowTracker(stores) as tracker,
-        open_artist(stores, board) as artist,
-        JobGroup(stores) as group,
-    ):
-        running = RunningWorkflows(stores, group, artist.draw, tracker.add)
-        minutes = stores.settings.jobs.stall_minutes
-        limit = StallLimit(minutes * 60, lambda: Progress(phase="draw"), lambda _error: group.abandon())
-        with stopped_when_stalled(limit):
-            running.run()
+    with WorkflowTracker(stores) as tracker:
+        with open_artist(stores, board) as artist, JobGroup(stores) as group:
+            running = RunningWorkflows(stores, group, artist.draw, tracker.add, lock)
+            minutes = stores.settings.jobs.stall_minutes
+            limit = StallLimit(minutes * 60, lambda: Progress(phase="draw"), lambda _error: group.abandon())
+            with stopped_when_stalled(limit):
+                running.run()
+        if lock is not None:
+            lock.release()
     if running.done:
         rows = [msgspec.to_builtins(one) for one in running.done[-TABLE_ROWS:]]
         board.table("workflows", rows, "The workflows that this run has drawn")

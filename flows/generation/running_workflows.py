@@ -15,18 +15,22 @@ from functools import partial
 from uuid import UUID
 
 import psycopg
-from prefect.exceptions import TerminationSignal
+from prefect.context import FlowRunContext
+from prefect.exceptions import PrefectSignal, TerminationSignal
 
 from flows.generation.step_failures import GivesWay
 from flows.jobs.job_group import JobGroup
 from flows.jobs.lifecycle import RunningJob
+from flows.runs.draining_flows import DrainLock
 from flows.runs.flow_names import DRAW
 from flows.runs.liveness import advanced
 from flows.runs.run_logs import run_logger
+from flows.runs.stop_times import RELEASE_SECONDS
 from storage.backoff import pause_after
 from storage.errors import JobLost, StoreFailure, StoreUnavailable
 from storage.postgres.connection import Database
 from storage.postgres.generation import workflows
+from storage.postgres.jobs import held_jobs
 from storage.postgres.upkeep import pauses
 from storage.stores import Stores
 
@@ -34,8 +38,8 @@ _log = partial(run_logger, "darkroom.generation")
 
 LOOK_SECONDS = 1.0
 """How often rows are looked at when nobody announces any."""
-STOP_SECONDS = 20.0
-"""How long threads have to stop when the process has to. Prefect's worker kills it after 30."""
+TRIAL_SECONDS = 120.0
+"""How long others wait for the first picture of one that may be what ended the process before this one."""
 LONGEST_PAUSE_SECONDS = 5.0
 
 Draw = Callable[[RunningJob], int]
@@ -56,6 +60,7 @@ class EndedWorkflow:
 class _Thread:
     thread: threading.Thread
     job: RunningJob
+    began: float
     has_ended: bool = False
     gives_way: bool = False
 
@@ -63,19 +68,25 @@ class _Thread:
 class RunningWorkflows:
     """Draws what is due until nothing has been for a while."""
 
-    def __init__(self, stores: Stores, group: JobGroup, draw: Draw, ended: Callable[[], None]) -> None:
-        """`ended` is called in the thread of a workflow when that has ended."""
+    def __init__(
+        self, stores: Stores, group: JobGroup, draw: Draw, ended: Callable[[], None], lock: DrainLock | None = None
+    ) -> None:
+        """`ended` is called in the thread of a workflow when that has ended; `lock` is of the one run that draws."""
         self._stores, self._group, self._draw, self._ended = stores, group, draw, ended
+        self._lock, self._is_replaced = lock, False
+        self._signal: PrefectSignal | None = None
         self._threads: dict[UUID, _Thread] = {}
         self._wake = threading.Event()
         self._due_in: float | None = None
         self.done: list[EndedWorkflow] = []
 
     def run(self) -> None:
-        """Draw until nothing has been due, drawn or postponed for the settings' seconds. A flow that is paused
-        meanwhile claims no more. While Postgres is unavailable it waits, as long as the settings have patience.
+        """Draw until nothing has been due, drawn or postponed for the settings' seconds. A flow that is paused meanwhile
+        claims no more, nor does a run whose lock another one has since Postgres was away. While that is unavailable it
+        waits, as long as the settings have patience; what it else refuses only keeps it from claiming.
 
-        Raises StoreUnavailable after that, and what ends the process: then every workflow is released.
+        Raises StoreUnavailable after that, StoreFailure when nothing is drawn either, and what ends the process or
+        suspends the flow run: then every workflow is released.
         """
         listener = WorkflowListener(self._stores.database, self._wake.set)
         listener.start()
@@ -95,10 +106,13 @@ class RunningWorkflows:
             advanced()
             try:
                 paused = self._look()
-            except StoreUnavailable as error:
+            except StoreFailure as error:
                 failures += 1
                 failing_since = failing_since or time.monotonic()
-                if time.monotonic() - failing_since > settings.jobs.patience_seconds:
+                passes = isinstance(error, StoreUnavailable)
+                if passes and time.monotonic() - failing_since > settings.jobs.patience_seconds:
+                    raise
+                if not passes and not self._threads:
                     raise
                 _log().warning("no workflow is claimed: %s: %s", error.code, error)
                 time.sleep(pause_after(failures, LOOK_SECONDS, LONGEST_PAUSE_SECONDS))
@@ -113,16 +127,32 @@ class RunningWorkflows:
 
     def _look(self) -> bool:
         """Stop what was cancelled, claim what there is room for; returns whether the flow is paused."""
+        self._stop_when_suspended()
         self._reap()
         database = self._stores.database
         if self._threads:
             self._group.cancel(database.run(workflows.cancelling(list(self._threads))))
-        paused = database.run(pauses.is_paused(DRAW))
+        paused = database.run(pauses.is_paused(DRAW)) or self._has_lost_its_lock()
         # Before the claims: what falls due between the two is seen by the next look.
         self._due_in = None if paused else database.run(workflows.due_in)
         if not paused:
             self._claim()
         return paused
+
+    def _stop_when_suspended(self) -> None:
+        context = FlowRunContext.get()
+        if context is not None:
+            # Tasks of such a run only raise, so whatever was claimed would end at its first step.
+            context.flow_run_suspension_request.raise_if_requested()
+        if self._signal is not None:
+            raise self._signal
+
+    def _has_lost_its_lock(self) -> bool:
+        """Two that draw would take twice as much at once: this one ends with what it has."""
+        if self._lock is not None and not self._is_replaced and not self._lock.keep():
+            self._is_replaced = True
+            _log().warning("another run draws since Postgres was away: this one claims no more")
+        return self._is_replaced
 
     def _reap(self) -> None:
         held = self._group.running
@@ -147,7 +177,7 @@ class RunningWorkflows:
         passed: list[UUID] = []
         while len(self._threads) < self._stores.settings.generation.at_once:
             due = self._stores.database.run(workflows.next_due([*passed, *self._threads]))
-            if due is None:
+            if due is None or self._has_to_wait(due.id):
                 return
             try:
                 job = self._group.claim(due.id, due.attempt)
@@ -158,11 +188,17 @@ class RunningWorkflows:
                 continue
             self._begin(job)
 
+    def _has_to_wait(self, job_id: UUID) -> bool:
+        recent = [one for one in self._threads.values() if time.monotonic() - one.began < TRIAL_SECONDS]
+        # A claim is a heartbeat: since then, by the clock of Postgres.
+        beside = {one.job.id: one.job.row.heartbeat_at for one in recent if one.job.row.heartbeat_at is not None}
+        return bool(beside) and self._stores.database.run(held_jobs.has_to_wait(job_id, beside))
+
     def _begin(self, job: RunningJob) -> None:
         # What it logs, and its tasks, are this flow run's.
         work = copy_context().run
         thread = threading.Thread(target=work, args=(self._work, job.id), name=f"draw-{job.id}", daemon=True)
-        self._threads[job.id] = _Thread(thread, job)
+        self._threads[job.id] = _Thread(thread, job, time.monotonic())
         thread.start()
 
     def _work(self, job_id: UUID) -> None:
@@ -175,6 +211,8 @@ class RunningWorkflows:
             state = (job.outcome.name or "").lower()
         except TerminationSignal:
             state = "released"
+        except PrefectSignal as signal:
+            state, self._signal = "released", signal
         except (JobLost, StoreFailure) as error:
             state = error.code
             _log().warning("job %s: %s: %s", job.id, error.code, error)
@@ -189,7 +227,7 @@ class RunningWorkflows:
 
     def _stop(self) -> None:
         self._group.stop()
-        ends = time.monotonic() + STOP_SECONDS
+        ends = time.monotonic() + RELEASE_SECONDS
         for one in self._threads.values():
             one.thread.join(max(0.0, ends - time.monotonic()))
         self._group.abandon()

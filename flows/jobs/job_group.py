@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -24,9 +25,7 @@ from flows.jobs.memory_limit import limit_memory
 from flows.jobs.stalls import GRACE_SECONDS, stall_of
 from storage.errors import CancellationRequested, JobLost, StoreFailure
 from storage.logs import log_context
-from storage.postgres.connection import Script
-from storage.postgres.jobs import jobs
-from storage.records.jobs.jobs import Job
+from storage.postgres.jobs import held_jobs, jobs
 from storage.stores import Stores
 
 log = logging.getLogger("darkroom.lifecycle")
@@ -39,6 +38,7 @@ class JobGroup:
         self._stores = stores
         self._locks = SharedLocks(stores.database)
         self._running: dict[UUID, RunningJob] = {}
+        self._refused: dict[UUID, tuple[float, float]] = {}
         self._ended = threading.Event()
         beat = copy_context().run
         self._heart = threading.Thread(target=beat, args=(self._beat_on,), name="heartbeats", daemon=True)
@@ -60,7 +60,9 @@ class JobGroup:
         Raises JobLost when somebody else was first, StoreFailure.
         """
         if not self._locks.take(job_id):
+            self._note_refusal(job_id)
             return None
+        self._refused.pop(job_id, None)
         run_id = flow_run.id
         identity = UUID(str(run_id)) if run_id else None
         try:
@@ -71,6 +73,21 @@ class JobGroup:
         running = RunningJob(self._stores, row, SharedLock(self._locks, job_id))
         self._running[job_id] = running
         return running
+
+    def _note_refusal(self, job_id: UUID) -> None:
+        """Say of a job whose lock is not free for longer than it takes to be silent that nobody can work on it."""
+        now, limit = time.monotonic(), self._stores.settings.jobs.silent_after_seconds
+        # Those that nobody has asked for since then are another process's by now.
+        self._refused = {known: times for known, times in self._refused.items() if now - times[1] < limit}
+        since, _ = self._refused.get(job_id, (now, now))
+        if now - since >= limit:
+            log.warning(
+                "job %s is not begun: for %.0f s an older attempt's process has held its lock. It goes on when that "
+                "process has ended.",
+                *(job_id, now - since),
+            )
+            since = now
+        self._refused[job_id] = (since, now)
 
     @contextmanager
     def working_on(self, job: RunningJob) -> Generator[RunningJob]:
@@ -128,12 +145,16 @@ class JobGroup:
         for job_id, error in self._locks.keep().items():
             if (job := self._running.get(job_id)) is not None:
                 job.stop_with(error)
-        held = [self._running[job_id] for job_id in self.running if job_id in self._running]
-        for job, found in zip(held, self._stores.database.run(lambda: _heartbeats(held)), strict=True):
-            if isinstance(found, JobLost):
-                job.stop_with(found)
+        if not (held := list(self._running.values())):
+            return
+        beats = [held_jobs.Heartbeat(job.id, job.attempt, job.progress) for job in held]
+        rows = self._stores.database.run(lambda: held_jobs.heartbeats(beats))
+        for job in held:
+            row = rows.get(job.id)
+            if row is None:
+                job.stop_with(JobLost(f"Job {job.id} is no longer attempt {job.attempt}'s. This thread must stop."))
             else:
-                job.noticed(found)
+                job.noticed(row)
         for job in held:
             self._watch(job)
 
@@ -155,14 +176,3 @@ class JobGroup:
         job.stop_with(error)
         job.stop()
         self._running.pop(job.id, None)
-
-
-def _heartbeats(held: Sequence[RunningJob]) -> Script[list[Job | JobLost]]:
-    """One transaction for all, in the order of their ids, in which every writer of several takes them."""
-    found: list[Job | JobLost] = []
-    for job in held:
-        try:
-            found.append((yield from jobs.heartbeat(job.id, job.attempt, job.progress)))
-        except JobLost as error:
-            found.append(error)
-    return found

@@ -81,6 +81,7 @@ class SharedLocks:
         self._database = database
         self._connection: psycopg.Connection[Any] | None = None
         self._held: set[UUID] = set()
+        self._lost: set[UUID] = set()
         self._guard = threading.Lock()
 
     def take(self, job_id: UUID) -> bool:
@@ -92,6 +93,7 @@ class SharedLocks:
             try:
                 free = try_lock(self._connected(), lock_name(job_id))
             except psycopg.Error:
+                self._disconnect()
                 return False  # the connection broke: `keep` opens another
             if free:
                 self._held.add(job_id)
@@ -103,22 +105,13 @@ class SharedLocks:
         Raises StoreFailure.
         """
         with self._guard:
-            if self._connection is not None:
-                try:
-                    self._connection.execute("select 1")
-                    return {}
-                except psycopg.Error:
-                    self._connection.close()
-                    self._connection = None
-            connection = self._connected()
             try:
-                lost = {job_id for job_id in self._held if not try_lock(connection, lock_name(job_id))}
+                self._connected().execute("select 1")
             except psycopg.Error:
-                # Half of them taken again would look like all.
-                connection.close()
-                self._connection = None
-                return {}
-            self._held -= lost
+                self._disconnect()
+                with suppress(psycopg.Error):
+                    self._connected()
+            lost, self._lost = self._lost, set()
             return {job_id: _lost(job_id) for job_id in lost}
 
     def release(self, job_id: UUID) -> None:
@@ -130,19 +123,35 @@ class SharedLocks:
                     number = {"number": lock_number(lock_name(job_id))}
                     self._connection.execute("select pg_advisory_unlock(%(number)s)", number)
             self._held.discard(job_id)
+            self._lost.discard(job_id)
 
     def close(self) -> None:
         """Release all."""
-        with self._guard, suppress(psycopg.Error):
+        with self._guard:
             self._held.clear()
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            self._disconnect()
 
     def _connected(self) -> psycopg.Connection[Any]:
+        """The connection. A new one holds all locks again, but for those that others have: they are lost."""
         if self._connection is None:
-            self._connection = self._database.connect()
+            connection = self._database.connect()
+            try:
+                lost = {job_id for job_id in self._held if not try_lock(connection, lock_name(job_id))}
+            except BaseException:
+                # Half of them taken again would look like all.
+                with suppress(psycopg.Error):
+                    connection.close()
+                raise
+            self._held -= lost
+            self._lost |= lost
+            self._connection = connection
         return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            with suppress(psycopg.Error):
+                self._connection.close()
+            self._connection = None
 
 
 class SharedLock:

@@ -20,7 +20,7 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.exceptions import ObjectNotFound, TerminationSignal
+from prefect.exceptions import ObjectNotFound, PrefectSignal, TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed, State
 
@@ -42,7 +42,7 @@ from storage.errors import (
 )
 from storage.logs import log_context
 from storage.postgres.connection import Query, Script
-from storage.postgres.jobs import jobs
+from storage.postgres.jobs import held_jobs, jobs
 from storage.records.jobs.jobs import Job, JobState, Progress
 from storage.records.jobs.machines import Machine
 from storage.stores import Stores
@@ -183,8 +183,8 @@ def running_job(stores: Stores, job_id: UUID, attempt: int, machine: Machine | N
 
     The block ends well: it has written the job's end itself (tx4) or `succeed` is left to `finish`. It raises
     CancellationRequested: cancelled. JobCannotSucceed, out of memory, disk full: failed with that reason. A termination
-    signal: attempted again at once, or cancelled if its owner asked. JobLost, a store unavailable for too long or a
-    statement that was cancelled: nothing is written, and the relay's sweep starts a new attempt of the job.
+    signal, a suspended run: attempted again at once, or cancelled if its owner asked. What is no Exception: a silent
+    attempt. JobLost, a store unavailable for too long, a statement that was cancelled: the relay's sweep does the rest.
     """
     job = _claim(stores, job_id, attempt, machine)
     with _working_on(job):
@@ -222,9 +222,9 @@ def ended_with_its_block(job: RunningJob, is_cancelled: Callable[[], bool]) -> G
     except CancellationRequested as error:
         write_end(job, lambda: jobs.end_cancelling(job.id, job.attempt))
         job.outcome = Cancelled(message=str(error))
-    # A BaseException of Prefect's, so no `except Exception` on the way has swallowed it. Raised again: Prefect's engine
-    # has to see it, or it would report the run as finished.
-    except TerminationSignal:
+    # BaseExceptions, so no `except Exception` on the way has swallowed them; tasks of a suspended run raise one.
+    # Raised again: Prefect's engine has to see it, or it would report the run as finished.
+    except (TerminationSignal, PrefectSignal, KeyboardInterrupt):
         if is_cancelled():
             write_end(job, lambda: _cancel(job))
         else:
@@ -237,6 +237,9 @@ def ended_with_its_block(job: RunningJob, is_cancelled: Callable[[], bool]) -> G
         log.exception("job %s failed: %s", job.id, failure.code)
         write_end(job, lambda: jobs.fail(job.id, job.attempt, failure.code, str(failure)))
         job.outcome = Failed(message=f"{failure.code}: {failure}")
+    except BaseException:
+        write_end(job, lambda: held_jobs.die(job.id, job.attempt, job.stores.settings.jobs.max_silent_attempts))
+        raise
     finally:
         job.stop()
 

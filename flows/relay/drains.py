@@ -6,14 +6,17 @@ from collections.abc import Callable
 from uuid import UUID
 
 from flows.relay.duty import Duty, once
-from flows.runs.flow_names import DELIVER, DRAW, FAN_OUT, SYNC
+from flows.runs.flow_names import DELIVER, DRAW, FAN_OUT, JOB_FLOWS, SYNC
 from flows.runs.orchestrator import FlowPaused, Orchestrator
+from storage.errors import NotFound
 from storage.postgres.connection import Database, Script
 from storage.postgres.events import drain_wakeups
 from storage.postgres.generation import workflows
+from storage.postgres.jobs import jobs
 from storage.postgres.notifications import deliveries, notifications
 from storage.postgres.search import search_queue
 from storage.postgres.upkeep import pauses
+from storage.records.events.events import JobCancelled, JobCancelling
 from storage.records.metrics.freshness import Switch
 from storage.stores import Stores
 
@@ -30,6 +33,18 @@ def duty(stores: Stores, orchestrator: Orchestrator, flow: str) -> Duty:
     """Starts the runs of one flow in DRAINS, whose name it has."""
     poll = stores.settings.jobs.relay_poll_seconds
     return Duty(flow, poll, once(lambda: wake_drain(stores.database, orchestrator, flow)))
+
+
+def own_run(database: Database, event: JobCancelling | JobCancelled) -> UUID | None:
+    """The flow run to stop for a job that was cancelled; None where it carries out others, too. Raises StoreFailure."""
+    if event.flow_run_id is None:
+        return None
+    try:
+        kind = database.run(jobs.get(event.job_id)).kind
+    except NotFound:
+        return None  # nothing of it is left to stop
+    # An API of an earlier release still names the run of a generation.
+    return None if JOB_FLOWS[kind] in DRAINS else event.flow_run_id
 
 
 def wake_drain(database: Database, orchestrator: Orchestrator, flow: str) -> UUID | None:

@@ -25,7 +25,7 @@ import psycopg
 from prefect.exceptions import ObjectNotFound
 
 from flows.notifications.event_notifications import expand
-from flows.relay.drains import DRAINS
+from flows.relay.drains import DRAINS, own_run
 from flows.relay.duty import Duty
 from flows.relay.refusals import PASSING, RelayRefusals
 from flows.runs.flow_names import JOB_FLOWS
@@ -239,7 +239,7 @@ class Effects:
             case JobSubmitted():
                 self._start_flow_run(event)
             case JobCancelling() | JobCancelled():
-                self._cancel_flow_run(event.flow_run_id)
+                self._cancel_flow_run(own_run(self._stores.database, event))
             case ModelsChanged():
                 self._stores.database.run(search_queue.add(Kind.MODEL, event.model_ids, event.lane))
                 self._stores.database.run(expand(event))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from typing import NamedTuple
 
 import psycopg
 from psycopg.rows import DictRow
@@ -14,7 +15,10 @@ from psycopg.rows import DictRow
 from flows.runs.artifacts import leave_table
 from flows.runs.light_tracking import note
 from flows.runs.run_logs import run_logger
+from storage.errors import PostgresUnavailable
+from storage.postgres.connection import Database
 from storage.postgres.events import drain_wakeups
+from storage.postgres.locks import try_lock
 from storage.postgres.upkeep import pauses
 from storage.settings import Settings, load_settings
 from storage.stores import Stores, open_stores
@@ -64,20 +68,83 @@ def note_point(settings: Settings, flow: str, metrics: Mapping[str, float]) -> N
     leave_table(flow, [dict(metrics)])
 
 
+class DrainLock:
+    """The lock that one run of a flow holds while it drains. A restart of Postgres ends it, so a long run keeps it."""
+
+    def __init__(self, database: Database, flow: str) -> None:
+        """It is not taken before `keep`."""
+        self._database, self._flow = database, flow
+        self._connection: psycopg.Connection[DictRow] | None = None
+
+    def keep(self) -> bool:
+        """Take it, or take it again where its connection broke; returns whether this process has it now.
+
+        Raises StoreFailure while Postgres is unavailable.
+        """
+        try:
+            if self._connection is not None:
+                self._connection.execute("select 1")
+                return True
+        except psycopg.Error:
+            self.release()
+        connection = self._database.connect()
+        try:
+            held = try_lock(connection, self._flow)
+        except psycopg.Error as error:
+            connection.close()
+            raise PostgresUnavailable(f"The lock of {self._flow} was not taken: its connection broke.") from error
+        except BaseException:
+            connection.close()
+            raise
+        if held:
+            self._connection = connection
+        else:
+            connection.close()
+        return held
+
+    def release(self) -> None:
+        """Let another run drain."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(psycopg.Error):
+                # A server frees what a closed connection held a moment later only.
+                connection.execute("select pg_advisory_unlock_all()")
+            connection.close()
+
+
+class Drain(NamedTuple):
+    """What the one run of a flow that drains has."""
+
+    stores: Stores
+    lock: DrainLock
+
+
 @contextmanager
-def sole_drain(flow: str) -> Generator[Stores | None]:
-    """The stores, for the one run of a flow that drains; None while another one does.
+def locked_drain(flow: str) -> Generator[Drain | None]:
+    """For the one run of a flow that drains, which may release the lock before the end; None while another one drains.
 
     The run has begun, so the relay gives the next one another key.
     """
-    with open_stores(load_settings()) as stores, stores.database.session_lock(flow) as held:
-        if held:
-            # Under the lock: from here on the relay asks for the next run under another key, so one that dies is
-            # followed by another.
-            stores.database.run(drain_wakeups.advance(flow))
-        else:
-            _log().info("another run drains what waits for %s", flow)
-        yield stores if held else None
+    with open_stores(load_settings()) as stores:
+        lock = DrainLock(stores.database, flow)
+        try:
+            held = lock.keep()
+            if held:
+                # Under the lock: from here on the relay asks for the next run under another key, so one that dies is
+                # followed by another.
+                stores.database.run(drain_wakeups.advance(flow))
+            else:
+                _log().info("another run drains what waits for %s", flow)
+            yield Drain(stores, lock) if held else None
+        finally:
+            lock.release()
+
+
+@contextmanager
+def sole_drain(flow: str) -> Generator[Stores | None]:
+    """The stores of the one run of a flow that drains to the end of the block; None while another one does."""
+    with locked_drain(flow) as drain:
+        yield None if drain is None else drain.stores
 
 
 def drain_until_idle(

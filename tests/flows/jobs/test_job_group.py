@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
+import time
+from uuid import uuid4
 
 import pytest
 
 from flows.jobs import job_group
 from flows.jobs.job_group import JobGroup
-from flows.jobs.job_locks import lock_name
+from flows.jobs.job_locks import SharedLocks, lock_name
 from flows.jobs.lifecycle import RunningJob
-from storage.errors import CancellationRequested, JobLost
+from storage.errors import CancellationRequested, JobLost, PostgresUnavailable
 from storage.postgres.connection import Query
 from storage.postgres.jobs import jobs
 from storage.postgres.locks import lock_number, try_lock
@@ -67,6 +69,58 @@ def test_locks_are_taken_again_and_a_job_that_another_process_took_is_lost_alone
             running.check()
         other.check()
         assert not try_lock(thief, lock_name(second.id))
+
+
+def test_locks_are_all_taken_again_by_whichever_call_finds_postgres_back(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locks, first, stolen, later = SharedLocks(stores.database), uuid4(), uuid4(), uuid4()
+    assert locks.take(first)
+    assert locks.take(stolen)
+    cut(stores, lock_holders(stores)[0])
+    wait_until(lambda: not lock_holders(stores))
+    with monkeypatch.context() as away:
+        away.setattr(stores.database, "connect", refuse)
+        with pytest.raises(PostgresUnavailable):
+            locks.keep()
+    with stores.database.connect() as other:
+        assert try_lock(other, lock_name(stolen))
+        assert locks.take(later), "it connects again, before `keep` does"
+        assert not try_lock(other, lock_name(first))
+        assert list(locks.keep()) == [stolen]
+        assert not locks.keep(), "told once"
+    locks.close()
+
+
+def refuse() -> None:
+    raise PostgresUnavailable("away")
+
+
+def test_a_locked_row_holds_up_no_heartbeat_of_others(stores: Stores) -> None:
+    stores.settings.jobs.heartbeat_seconds = 0.05
+    submitted = sorted((a_job(stores.database) for _ in range(3)), key=lambda job: job.id)
+    with JobGroup(stores) as group:
+        claimed = [held(group, job) for job in submitted]
+        with stores.database.connect() as other, other.transaction():
+            other.execute("select from jobs where id = %s for update", (submitted[0].id,))
+            before = [row_of(stores, job).heartbeat_at for job in submitted]
+            wait_until(lambda: row_of(stores, submitted[1]).heartbeat_at != before[1], 2.0)
+            wait_until(lambda: row_of(stores, submitted[2]).heartbeat_at != before[2], 2.0)
+            assert row_of(stores, submitted[0]).heartbeat_at == before[0]
+        wait_until(lambda: row_of(stores, submitted[0]).heartbeat_at != before[0])
+        claimed[0].check()
+
+
+def test_a_job_whose_lock_is_not_free_is_told_of(stores: Stores, caplog: pytest.LogCaptureFixture) -> None:
+    stores.settings.jobs.silent_after_seconds = 0.2
+    job = a_job(stores.database)
+    with JobGroup(stores) as group, stores.database.connect() as other:
+        assert try_lock(other, lock_name(job.id))
+        for _ in range(6):
+            assert group.claim(job.id, 1) is None
+            time.sleep(0.06)
+    [record] = [one for one in caplog.records if "is not begun" in one.getMessage()]
+    assert str(job.id) in record.getMessage()
 
 
 def test_a_cancellation_and_a_lost_attempt_are_noticed_for_one_job(stores: Stores) -> None:
