@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
@@ -74,10 +75,16 @@ class Shortage:
         )
 
 
-def shortage(settings: Settings) -> Shortage | None:
-    """The first disk that has less room than the floor; None when all have enough."""
+VOLUMES = ("uploads", "blobs", "database")
+"""The names that a volume may have."""
+
+
+def shortage(settings: Settings, names: Collection[str] = VOLUMES) -> Shortage | None:
+    """The first disk of these volumes that has less room than the floor; None when all have enough."""
     floor = settings.quotas.free_space_bytes
     for volume in volumes(settings) if floor else ():
+        if volume.name not in names:
+            continue
         free = volume.free()
         if free < floor:
             return Shortage(volume, free, floor)

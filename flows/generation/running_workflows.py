@@ -18,6 +18,7 @@ import psycopg
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectSignal, TerminationSignal
 
+from flows.generation.picture_room import PictureRoom
 from flows.generation.step_failures import GivesWay
 from flows.jobs.job_group import JobGroup
 from flows.jobs.lifecycle import RunningJob
@@ -78,12 +79,13 @@ class RunningWorkflows:
         self._threads: dict[UUID, _Thread] = {}
         self._wake = threading.Event()
         self._due_in: float | None = None
+        self._room, self._waits_for_room = PictureRoom(stores.settings), False
         self.done: list[EndedWorkflow] = []
 
     def run(self) -> None:
-        """Draw until nothing has been due, drawn or postponed for the settings' seconds. A flow that is paused meanwhile
-        claims no more, nor does a run whose lock another one has since Postgres was away. While that is unavailable it
-        waits, as long as the settings have patience; what it else refuses only keeps it from claiming.
+        """Draw until nothing has been due, drawn or postponed for the settings' seconds. A flow that is paused
+        meanwhile claims no more, nor does a run whose lock another one has since Postgres was away. While that is
+        unavailable it waits, as long as the settings have patience; what it else refuses only keeps it from claiming.
 
         Raises StoreUnavailable after that, StoreFailure when nothing is drawn either, and what ends the process or
         suspends the flow run: then every workflow is released.
@@ -118,7 +120,7 @@ class RunningWorkflows:
                 time.sleep(pause_after(failures, LOOK_SECONDS, LONGEST_PAUSE_SECONDS))
                 continue
             failures, failing_since = 0, 0.0
-            if self._threads or self._due_in is not None:
+            if self._threads or self._due_in is not None or self._waits_for_room:
                 quiet_since = time.monotonic()
             # One that has found nothing was started for what another run has taken.
             elif paused or not self.done or time.monotonic() - quiet_since >= settings.generation.linger_seconds:
@@ -173,6 +175,10 @@ class RunningWorkflows:
             self._threads[found].job.stop_with(GivesWay())
 
     def _claim(self) -> None:
+        has_room = self._room.is_there()
+        self._waits_for_room = not has_room and self._stores.database.run(workflows.next_due([])) is not None
+        if not has_room:
+            return
         self._make_room()
         passed: list[UUID] = []
         while len(self._threads) < self._stores.settings.generation.at_once:
@@ -206,7 +212,7 @@ class RunningWorkflows:
         job = one.job
         began, pictures, state = time.monotonic(), 0, ""
         try:
-            with self._group.working_on(job):
+            with self._group.working_on(job), self._room.released_when_full(job):
                 pictures = self._draw(job)
             state = (job.outcome.name or "").lower()
         except TerminationSignal:

@@ -6,6 +6,7 @@ import threading
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Self
+from uuid import UUID
 
 import psycopg
 
@@ -36,6 +37,7 @@ class WorkflowTracker:
 
     def __init__(self, stores: Stores, last_seconds: float = LAST_SECONDS) -> None:
         self._stores, self._last_seconds = stores, last_seconds
+        self._passed: set[UUID] = set()
         self._some, self._ended = threading.Event(), threading.Event()
         # What it logs is the flow run's.
         make = copy_context().run
@@ -70,10 +72,10 @@ class WorkflowTracker:
         try:
             client = tracking.tracking_client(self._stores.settings)
             while True:
-                batch = workflow_tracking.track_workflows(self._stores, client)
+                batch = workflow_tracking.track_workflows(self._stores, client, self._passed)
                 for sentence in (*batch.made, *batch.refused):
                     _log().info("%s", sentence)
-                if not batch.made:
+                if not batch.made and not batch.refused:
                     return True
         except (*tracking.MLFLOW_UNAVAILABLE, OSError, StoreFailure, psycopg.Error) as error:
             _log().warning("ended workflows have no tracking runs yet: %s", type(error).__name__)

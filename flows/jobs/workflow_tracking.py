@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
+from uuid import UUID
 
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
@@ -50,22 +51,24 @@ class TrackedBatch(NamedTuple):
     refused: list[str]
 
 
-def track_workflows(stores: Stores, client: MlflowClient) -> TrackedBatch:
+def track_workflows(stores: Stores, client: MlflowClient, passed: set[UUID]) -> TrackedBatch:
     """Make the runs that ended workflows lack, some of them at a time. None while another process makes them.
 
+    passed: those that MLflow refused before, which hold up no others; what it refuses now is added.
     Raises MLFLOW_UNAVAILABLE when MLflow does not respond, StoreFailure.
     """
     batch = TrackedBatch([], [])
     with stores.database.session_lock(LOCK) as held:
         if not held:
             return batch
-        for job in stores.database.run(workflows.untracked()):
+        for job in stores.database.run(workflows.untracked(passed)):
             advanced()
             try:
                 run_id = track_workflow(stores, client, job)
             except MLFLOW_UNAVAILABLE as error:
                 if not is_refusal(error):
                     raise
+                passed.add(job.id)
                 text = (str(error).splitlines() or [type(error).__name__])[0][:300]
                 batch.refused.append(f"workflow {job.id} has no tracking run, MLflow refuses it: {text}")
             else:

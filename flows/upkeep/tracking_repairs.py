@@ -31,6 +31,9 @@ from storage.postgres.jobs import job_files, jobs
 from storage.records.jobs.jobs import TERMINAL, Job, JobKind
 from storage.stores import Stores
 
+MAX_BATCHES = 50
+"""Of workflows in one go; what is left is the next one's."""
+
 
 def reconcile_tracking(stores: Stores) -> list[str]:
     """Make the tracking runs that jobs lack, register versions that MLflow's registry lacks, take out those that are
@@ -39,8 +42,7 @@ def reconcile_tracking(stores: Stores) -> list[str]:
     findings: list[str] = []
     try:
         findings += _make_missing_runs(stores, client)
-        workflows = track_workflows(stores, client)
-        findings += [*workflows.made, *workflows.refused]
+        findings += _make_runs_of_workflows(stores, client)
         findings += _register_missing_versions(stores, client)
         findings += _withdraw_versions(stores, client)
         findings += _end_open_runs(stores, client)
@@ -67,6 +69,16 @@ def _make_missing_runs(stores: Stores, client: MlflowClient) -> Iterator[str]:
             continue
         stores.database.run(jobs.note_tracking_run(job.id, job.attempt, run_id))
         yield f"job {job.id} had no tracking run that we knew of: now {run_id}, {filled}"
+
+
+def _make_runs_of_workflows(stores: Stores, client: MlflowClient) -> Iterator[str]:
+    refused = set[UUID]()
+    # Those that MLflow refuses are the oldest, and hold up no others.
+    for _ in range(MAX_BATCHES):
+        batch = track_workflows(stores, client, refused)
+        yield from (*batch.made, *batch.refused)
+        if not batch.made and not batch.refused:
+            return
 
 
 def _register_missing_versions(stores: Stores, client: MlflowClient) -> Iterator[str]:

@@ -6,7 +6,7 @@ charges for what was drawn.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -276,6 +276,6 @@ def delete(job_id: UUID, account_id: UUID) -> Query[list[UUID]]:
     return column(SQL["delete"], {"job_id": job_id, "account_id": account_id}, UUID)
 
 
-def untracked(limit: int = 20) -> Query[list[Job]]:
-    """Workflows that ended without a run in MLflow, the oldest first."""
-    return many(SQL["untracked"], {"limit": limit}, Job)
+def untracked(passed: Collection[UUID] = (), limit: int = 20) -> Query[list[Job]]:
+    """Workflows that ended without a run in MLflow, but those that are passed over, the oldest first."""
+    return many(SQL["untracked"], {"passed": list(passed), "limit": limit}, Job)

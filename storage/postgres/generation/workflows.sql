@@ -234,10 +234,10 @@ update workflows set deleted_at = coalesce(deleted_at, now())
 returning job_id;
 
 -- untracked --
--- Workflows that ran and ended without a tracking run that we know of.
+-- Workflows that ran and ended without a tracking run that we know of, but those that were passed over.
 select * from jobs
  where kind = 'generation' and tracking_run_id is null and started_at is not null and ended_at is not null
    and exists (select from workflows where job_id = jobs.id)
-   and ended_at > now() - interval '7 days'
+   and ended_at > now() - interval '7 days' and not id = any(%(passed)s::uuid[])
  order by sequence
  limit %(limit)s;

@@ -12,11 +12,13 @@ from uuid import UUID
 import pytest
 from prefect.exceptions import TerminationSignal
 
+from flows.generation import picture_room
 from flows.generation.running_workflows import RunningWorkflows
 from flows.jobs.job_group import JobGroup
 from flows.jobs.lifecycle import RunningJob
 from flows.runs.flow_names import DRAW
-from storage.errors import JobCannotSucceed
+from storage.errors import DiskFull, JobCannotSucceed
+from storage.free_space import Volume
 from storage.postgres.accounts import accounts
 from storage.postgres.connection import Query
 from storage.postgres.generation.workflow_submissions import adopted
@@ -218,3 +220,35 @@ def test_while_postgres_is_away_it_waits_and_then_goes_on(stores: Stores) -> Non
         draw.gate.set()
     assert ended(stores.database, job, later)
     assert [step.state for step in steps_of(stores.database, job)] == ["cancelled"]
+
+
+def test_where_there_is_no_room_a_workflow_is_submitted_again_and_nothing_is_claimed_for_a_while(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(picture_room, "FIRST_PAUSE_SECONDS", 0.4)
+    stores.settings.generation.at_once = 1
+    jobs_ = [a_workflow(stores.database) for _ in range(2)]
+    draw = Drawing(error=DiskFull("The blob store has no room left."))
+    draw.gate.set()
+    with running(stores, draw) as run:
+        wait_until(lambda: len(run.done) == 1)
+        row, began = row_of(stores.database, jobs_[0]), time.monotonic()
+        assert (row.state, row.attempt, row.silent_attempts) == (JobState.SUBMITTED, 2, 0)
+        draw.error = None
+        wait_until(lambda: len(draw.begun) > 1)
+        assert time.monotonic() - began > 0.2
+    assert {row_of(stores.database, job).state for job in jobs_} == {JobState.SUCCEEDED}
+    assert [one.state for one in run.done] == ["disk_full", "completed", "completed"]
+
+
+def test_nothing_is_claimed_while_a_disk_is_under_the_floor(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, free = a_workflow(stores.database), [0]
+    monkeypatch.setattr(Volume, "free", lambda _volume: free[0])
+    stores.settings.quotas.free_space_bytes = 100
+    draw = Drawing()
+    draw.gate.set()
+    with running(stores, draw):
+        time.sleep(0.3)
+        assert (draw.begun, row_of(stores.database, job).attempt) == ([], 1)
+        free[0] = 100
+    assert row_of(stores.database, job).state is JobState.SUCCEEDED
