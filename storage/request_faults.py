@@ -228,11 +228,9 @@ def has_control_characters(text: str, *, lines: bool = False) -> bool:
 def is_nested_deeper(content: Any, deepest: int) -> bool:
     """Whether lists and objects of a JSON value stand in each other more than so many times. It does not recurse."""
     level: list[Any] = [content]
-    for _ in range(deepest + 1):
+    for _ in range(deepest):
         level = [inner for one in level for inner in _inside(one)]
-        if not level:
-            return False
-    return True
+    return any(isinstance(one, dict | list) for one in level)
 
 
 def _inside(one: Any) -> Iterable[Any]:

@@ -1,8 +1,8 @@
 """Whether there is room for pictures: a full disk fails no workflow, it makes them wait.
 
 Nothing new is claimed while a disk has less free space than the floor, nor for a while after a store has refused bytes:
-what would be drawn could not be kept. A workflow whose picture or row finds no room is submitted again, with the pictures
-that it has.
+what would be drawn could not be kept. A workflow whose picture or row finds no room is submitted again, with the
+pictures that it has.
 """
 
 from __future__ import annotations

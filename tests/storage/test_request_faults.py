@@ -9,7 +9,14 @@ import pytest
 
 from storage.records.generation.step_requests import WorkflowRequest
 from storage.records.jobs.training import TrainingRequest
-from storage.request_faults import depth_faults, field_faults, nearest_name, unknown_name
+from storage.request_faults import (
+    depth_faults,
+    field_faults,
+    has_control_characters,
+    is_nested_deeper,
+    nearest_name,
+    unknown_name,
+)
 
 WHOLE = {"classWord": "mug", "dataSetId": "6f0c1e0a-2b1d-4d57-9a2f-0b7f3a0c9d11"}
 
@@ -102,3 +109,26 @@ def test_32_lists_and_objects_inside_each_other_are_the_most(wrap: Callable[[Any
         deep = wrap(deep)
     assert depth_faults({"metadata": deep}) == {}
     assert list(depth_faults({"metadata": wrap(deep), "tags": []})) == ["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("text", "plain", "in_lines"),
+    [
+        ("a mug \u00e9 \U0001f375", False, False),
+        ("no\u00a0break\u2028", False, False),
+        ("a\nb\tc\r", True, False),
+        ("a\x00", True, True),
+        ("a\n\x1f", True, True),
+        ("\x7f", True, True),
+        ("\ud800", True, True),
+        ("", False, False),
+    ],
+)
+def test_control_characters(text: str, plain: bool, in_lines: bool) -> None:
+    assert has_control_characters(text) is plain
+    assert has_control_characters(text, lines=True) is in_lines
+
+
+@pytest.mark.parametrize(("content", "deeper"), [(1, False), ([], False), ({"a": [1]}, False), ({"a": [[]]}, True)])
+def test_depth(content: Any, deeper: bool) -> None:
+    assert is_nested_deeper(content, 2) is deeper

@@ -53,6 +53,7 @@ def test_an_address_says_what_it_opens() -> None:
         f"ftp://draw.example.com/v2/consumer/blobs/{BLOB}",
         "https://draw.example.com/api/v1/models",
         "https://draw.example.com/v2/consumer/blobs/a/b",
+        "http://[::1/x",
     ],
 )
 def test_other_addresses_are_of_no_blob(url: str) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import httpx
+
 from storage.blobs.store import BlobStore
 from storage.postgres.catalog import catalog
 from storage.postgres.connection import Query
@@ -22,6 +24,19 @@ from tests.storage.makers import a_drawn_picture, a_trained_version
 
 
 @dataclass(frozen=True)
+class Plain:
+    """A live API, and a model to draw with."""
+
+    door: Door
+    client: httpx.Client
+    model: str
+
+    def step(self, **fields: Any) -> dict[str, Any]:
+        """A step that draws from text, small enough for the models of tests."""
+        return text_to_image(self.model, **fields)
+
+
+@dataclass(frozen=True)
 class World:
     """A live API, its clients and two resources to draw with."""
 
@@ -32,8 +47,7 @@ class World:
 
     def step(self, kind: str = "textToImage", name: str | None = None, **fields: Any) -> dict[str, Any]:
         """A step that draws from text, small enough for the models of tests."""
-        plain = {"model": self.model, "prompt": "a mug", "cfgScale": 5, "steps": 4, "width": 64, "height": 64}
-        return {"$type": kind, "name": name, "input": {**plain, **fields}}
+        return text_to_image(self.model, kind, name, **fields)
 
     def image_gen(self, **fields: Any) -> dict[str, Any]:
         """A step of `imageGen`, by the engine whose names are nearest to ours."""
@@ -100,6 +114,17 @@ class World:
         [step] = self.door.database.run(workflows.steps_of_jobs([job.id]))
         self.draw(job, name=step.name)
         self.finish(job)
+
+
+def text_to_image(model: str, kind: str = "textToImage", name: str | None = None, **fields: Any) -> dict[str, Any]:
+    """A step that draws with a model from text."""
+    plain = {"model": model, "prompt": "a mug", "cfgScale": 5, "steps": 4, "width": 64, "height": 64}
+    return {"$type": kind, "name": name, "input": {**plain, **fields}}
+
+
+def a_plain_world(door: Door, owner: UUID) -> Plain:
+    """The world of an account that has a base model, without clients."""
+    return Plain(door, door.client(), _an_air(door, owner, adapter=False))
 
 
 def a_world(door: Door, node: NodeClients, owner: UUID) -> World:

@@ -73,6 +73,22 @@ def test_copies_into_themselves_end_at_the_limit() -> None:
         patched({"a": "x" * 1000}, doubled)
 
 
+def test_copies_into_themselves_nest_no_deeper_than_the_limit() -> None:
+    first = operation("add", "/a", value={})
+    doubled = [operation("copy", "/a" * 2**n, from_="") for n in range(7)]
+    with pytest.raises(InvalidRequest, match="nests the document more than 32 deep") as refused:
+        patched({}, [first, *doubled])
+    assert list(refused.value.fields) == ["[5]"]
+
+
+def test_what_is_nested_too_deeply_already_is_not_patched() -> None:
+    deep: dict[str, object] = {}
+    for _ in range(2000):
+        deep = {"a": deep}
+    with pytest.raises(InvalidRequest, match="what is there is nested more than 32 deep"):
+        patched(deep, [operation("add", "/b", value=1)])
+
+
 def test_what_is_patched_stays_an_object() -> None:
     with pytest.raises(InvalidRequest, match="must stay an object"):
         patched({}, [operation("replace", "", value=[])])

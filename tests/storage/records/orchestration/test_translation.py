@@ -12,7 +12,7 @@ from storage.records.generation.scheduler_names import find_scheduler
 from storage.records.generation.step_fields import AdapterRequest, StepOutput
 from storage.records.generation.step_requests import StepRequest
 from storage.records.jobs.choices import GenerationBackend
-from storage.records.orchestration.reading import read_template, step_of
+from storage.records.orchestration.reading import check_written, read_template, step_of
 from storage.records.orchestration.translation import asked_of, plain_air, reference_of
 
 AIR = "urn:air:sd1:checkpoint:civitai:2@3"
@@ -145,3 +145,38 @@ def test_what_names_no_whole_version_is_refused(text: str) -> None:
     faults: dict[str, str] = {}
     plain_air(text, "model", faults)
     assert list(faults) == ["model"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "field"),
+    [
+        ("textToImage", {"quantity": -4, "batchSize": -4}, "quantity"),
+        ("textToImage", {"batchSize": 0}, "batchSize"),
+        ("textToImage", {"additionalNetworks": {f"{LACE}{n}": {} for n in range(13)}}, "additionalNetworks"),
+        (
+            "imageGen",
+            {
+                "engine": "sdcpp",
+                "ecosystem": "sd1",
+                "operation": "createImage",
+                "loras": {f"{LACE}{n}": 1.0 for n in range(13)},
+            },
+            "loras",
+        ),
+    ],
+    ids=lambda one: one if isinstance(one, str) else "",
+)
+def test_numbers_of_pictures_and_adapters_are_bounded_before_they_are_read(
+    kind: str, fields: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        asked(kind, **fields)
+    assert f"steps[0].input.{field}" in refused.value.fields
+
+
+def test_what_a_caller_writes_is_not_nested_deeply() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(40):
+        deep = {"a": deep}
+    with pytest.raises(InvalidRequest, match="nested more than 31 deep"):
+        check_written("metadata", deep)
