@@ -75,22 +75,7 @@ def depth_faults(content: Mapping[str, Any]) -> dict[str, str]:
     Asked before anything else walks through the value.
     """
     reason = f"has more than {MAX_LEVELS} lists and objects inside each other"
-    return {name: reason for name, value in content.items() if _is_deeper(value, MAX_LEVELS)}
-
-
-def _is_deeper(value: Any, levels: int) -> bool:
-    containers = _containers([value])
-    for _ in range(levels):
-        containers = _containers(member for one in containers for member in _members(one))
-    return bool(containers)
-
-
-def _containers(values: Iterable[Any]) -> list[Any]:
-    return [value for value in values if isinstance(value, dict | list)]
-
-
-def _members(container: Any) -> Iterable[Any]:
-    return cast(dict[str, Any], container).values() if isinstance(container, dict) else container
+    return {name: reason for name, value in content.items() if is_nested_deeper(value, MAX_LEVELS)}
 
 
 def unknown_name(name: str, known: Sequence[str], peers: Mapping[str, str] = MappingProxyType({})) -> str:
