@@ -21,7 +21,7 @@ from flows.jobs.tracking import JOB_TAG, tracking_client
 from flows.runs.artifacts import ArtifactBoard
 from storage.blobs.pictures.read import read_picture
 from storage.errors import BackendRefused, BackendUnavailable, OutOfMemory
-from storage.postgres.accounts import accounts
+from storage.postgres.accounts import accounts, quotas
 from storage.postgres.connection import Query
 from storage.postgres.generation import workflows
 from storage.postgres.jobs import job_files, jobs
@@ -297,10 +297,12 @@ def test_the_minutes_of_a_silent_backend_count_over_all_attempts(
 
 @pytest.mark.usefixtures("plainly")
 def test_an_account_that_is_full_stops_at_the_picture_that_does_not_fit(stores: Stores, backend: ToyBackend) -> None:
-    stores.settings.quotas.account_bytes = 30_000
     noise = [Image.effect_noise((64, 64), 90).convert("RGB") for _ in range(3)]
     backend.picture = lambda _drawing, number: noise[number]
     job = a_workflow(stores.database, a_step("base", 1, 2, 3))
+    # Its model is the account's own.
+    held = stores.database.run(quotas.usage(job.account_id)).total
+    stores.settings.quotas.account_bytes = held + 30_000
     draw_due(stores)
     row, kept = row_of(stores.database, job), pictures(stores.database, job)
     assert (row.state, row.failure_code) == (JobState.FAILED, "quota_exceeded")
