@@ -71,6 +71,18 @@ def test_every_operation_documents_its_errors_with_examples(shared_door: Door):
                     assert media["examples"], (path, status)
 
 
+def test_the_orchestration_documents_what_was_waited_for_in_vain(shared_door: Door):
+    paths = shared_door.client("").get("/schema/openapi.json").json()["paths"]
+    workflows = "/v2/consumer/workflows"
+    operations = (
+        paths[workflows]["post"],
+        paths[f"{workflows}/{{workflow_id}}"]["get"],
+        paths["/v2/consumer/recipes/{step_type}"]["post"],
+    )
+    for one in operations:
+        assert {"200", "202"} <= one["responses"].keys(), one["operationId"]
+
+
 def test_head_is_get_without_its_body_on_every_route_that_ends(shared_door: Door):
     client = shared_door.client()
     resumed = "/api/v1/uploads/{upload_id}"  # its HEAD is that of tus, which asks for the protocol's version

@@ -6,9 +6,13 @@ import hashlib
 import io
 import struct
 import zlib
+from typing import Any
 
+import pytest
 from PIL import Image
 
+from storage.postgres.accounts import quotas
+from storage.postgres.generation import source_pictures
 from tests.platform_api.door import ALL, form, photo
 from tests.platform_api.generation.conftest import Studio
 
@@ -50,6 +54,26 @@ def test_a_source_is_its_senders_alone(studio: Studio) -> None:
     assert studio.client.delete(source["url"]).status_code == 204
     assert studio.client.get(source["url"]).status_code == 404
     assert studio.client.delete(f"{SOURCES}/no-hash").status_code == 404
+
+
+def test_a_picture_is_added_while_what_its_account_holds_is_locked(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    hold, add = quotas.hold, source_pictures.add
+
+    def holding(*arguments: Any, **named: Any) -> Any:
+        order.append("hold")
+        return hold(*arguments, **named)
+
+    def adding(*arguments: Any) -> Any:
+        order.append("add")
+        return add(*arguments)
+
+    monkeypatch.setattr(quotas, "hold", holding)
+    monkeypatch.setattr(source_pictures, "add", adding)
+    assert send(studio, photo(6)).status_code == 201
+    assert order[-2:] == ["hold", "add"]
 
 
 def test_what_is_no_picture_is_refused_and_nothing_is_kept(studio: Studio) -> None:

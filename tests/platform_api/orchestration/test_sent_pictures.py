@@ -29,8 +29,8 @@ def test_a_price_keeps_no_picture(plain: Plain) -> None:
     enlarged = {"$type": "imageUpscaler", "name": "large", "input": {"image": inline(31)}}
     priced = submit(plain, plain.step(sourceImage=inline(31)), enlarged, whatif=True)
     assert priced.status_code == 200, priced.text
-    assert priced.json()["steps"][1]["output"]["blob"]["width"] == 128
     sha256 = priced.json()["steps"][0]["input"]["sourceImage"]
+    assert priced.json()["steps"][1]["input"]["image"] == sha256
     assert plain.client.head(f"/v2/consumer/blobs/{sha256}").status_code == 404
     assert (len(plain.door.blobs), plain.door.staging) == (before, [])
     made = submit(plain, plain.step(sourceImage=inline(31)))
@@ -80,7 +80,7 @@ def test_prompts_are_read_once_however_many_steps_enlarge(plain: Plain, monkeypa
     monkeypatch.setattr(workflow_orders, "resolve_workflow", noted)
     large = [{"$type": "imageUpscaler", "name": f"large{n}", "input": {"image": {"$ref": "base"}}} for n in range(3)]
     priced = submit(plain, plain.step(name="base"), *large, whatif=True)
-    assert [step["output"]["blob"]["width"] for step in priced.json()["steps"][1:]] == [128] * 3
+    assert priced.status_code == 200, priced.text
     assert [prompt for prompt in read if prompt] == ["x", "a mug"]
 
 

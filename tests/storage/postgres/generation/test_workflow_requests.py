@@ -119,6 +119,20 @@ def test_a_model_must_be_seen_and_one_that_is_drawn_with(database: Database, own
     assert resolved(database, stranger, model=hidden.id, prompt="a mug").pictures == 1
 
 
+def test_an_air_names_the_model_of_its_version_too(database: Database, owner: UUID) -> None:
+    version, style = the_version(database, owner), an_adapter(database, owner)
+    air, lora = f"urn:air:sd1:checkpoint:civitai:101055@{version.id}", f"urn:air:sd1:lora:civitai:101055@{style.id}"
+    own = f"is no resource of this platform: its version {version.id} is urn:air:sd1:checkpoint:civitai:"
+    # Also once it was looked up by its number.
+    steps = [{"model": version.id, "prompt": "a mug"}, {"model": air, "prompt": "a mug"}]
+    found = faults(database, owner, workflow=[*steps, {**steps[0], "adapters": [{"model": lora}]}])
+    assert found.keys() == {"workflow[1].model", "workflow[2].adapters[0].model"}
+    assert found["workflow[1].model"] == f"{own}{version.model_id}@{version.id}"
+    assert faults(database, owner, model=lora, prompt="a mug").keys() == {"model"}
+    named = f"urn:air:sd1:lora:civitai:{style.model_id}@{style.id}"
+    assert resolved(database, owner, model=named, prompt="a mug").pictures == 1
+
+
 def test_a_model_that_was_taken_down_is_gone(database: Database, owner: UUID) -> None:
     version = the_version(database, owner)
     database.run(models.take_down(database.run(catalog.model_by_id(version.model_id)), "claim 12"))
