@@ -61,8 +61,10 @@ class Span:
         return self.last - self.first + 1
 
 
-def read_route(path: str, *, guards: Sequence[Guard], summary: str) -> Callable[[Any], HTTPRouteHandler]:
-    """A GET and HEAD route that responds with `respond`, documented."""
+def read_route(
+    path: str, *, guards: Sequence[Guard], summary: str, refusals: Mapping[int, ResponseSpec] | None = None
+) -> Callable[[Any], HTTPRouteHandler]:
+    """A GET and HEAD route that responds with `respond`, documented. `refusals`: where they are not of our own form."""
     whole = ResponseSpec(bytes, generate_examples=False, description="All bytes", media_type="application/octet-stream")
     part = ResponseSpec(bytes, generate_examples=False, description="The range", media_type="application/octet-stream")
     unchanged = ResponseSpec(None, description="The client's copy, named by If-None-Match, is still good")
@@ -74,7 +76,7 @@ def read_route(path: str, *, guards: Sequence[Guard], summary: str) -> Callable[
         status_code=200,
         media_type="application/octet-stream",
         opt={LIMITED_AS: RateKind.DOWNLOADS},
-        responses={200: whole, 206: part, 304: unchanged, **can_return(401, 403, 404, 410, 416, 422)},
+        responses={200: whole, 206: part, 304: unchanged, **(refusals or can_return(401, 403, 404, 410, 416, 422))},
     )
 
 

@@ -178,6 +178,7 @@ class Blobs(Controller):
         "/content/{token:str}",
         guards=[Open("the signature in the address opens this one picture until it expires")],
         summary="Bytes of a picture behind a signed address",
+        refusals=can_return(401, 403, 404, 410, 416),
     )
     async def content(
         self,

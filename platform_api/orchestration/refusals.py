@@ -15,6 +15,7 @@ import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import Example
 
 from platform_api.http import problems
 from platform_api.http.problem_list import codes_of
@@ -53,20 +54,27 @@ MAX_FAULTS, MAX_NAME, MAX_DETAIL = 50, 200, 4000
 
 
 def _theirs(response: Response[problems.Problem]) -> Response[OrchestrationProblem]:
-    problem = response.content
+    content = _translated(response.content)
+    return Response(content, status_code=content.status, media_type=problems.MEDIA_TYPE, headers=response.headers)
+
+
+def _translated(problem: problems.Problem) -> OrchestrationProblem:
     status = HTTPStatus.BAD_REQUEST if problem.status == 422 else problem.status
-    content = OrchestrationProblem(
+    return OrchestrationProblem(
         type=problem.type,
         title=HTTPStatus(status).phrase,
         status=status,
-        detail=problem.detail if len(problem.detail) <= MAX_DETAIL else f"{problem.detail[:MAX_DETAIL]}...",
+        detail=_short(problem.detail),
         instance=problem.instance,
         errors=_first(problem.errors),
-        error=problem.error,
+        error=_short(problem.error),
         code=problem.code,
         request_id=problem.request_id,
     )
-    return Response(content, status_code=status, media_type=problems.MEDIA_TYPE, headers=response.headers)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_DETAIL else f"{text[:MAX_DETAIL]}..."
 
 
 def _first(faults: Mapping[str, str]) -> dict[str, list[str]]:
@@ -114,4 +122,29 @@ def _documented(status: int) -> ResponseSpec:
         generate_examples=False,
         description=f"{HTTPStatus(status).phrase}. Codes: {codes}",
         media_type=problems.MEDIA_TYPE,
+        examples=[Example(summary=codes_of(status), value=msgspec.to_builtins(_example(status)))],
     )
+
+
+def _example(status: int) -> OrchestrationProblem:
+    ours = HTTPStatus.UNPROCESSABLE_ENTITY if status == HTTPStatus.BAD_REQUEST else status
+    for own, detail in (
+        (NotServed, "'videoGen' is nothing that this platform does."),
+        (RecipeFailed, "Workflow 5b7d0c3a was cancelled."),
+    ):
+        if own.status == status:
+            return _translated(
+                problems.Problem(
+                    type=f"/docs#problem-{own.code}",
+                    title=HTTPStatus(status).phrase,
+                    status=status,
+                    detail=detail,
+                    instance="/v2/...",
+                    errors={},
+                    error=detail,
+                    code=own.code,
+                    request_id="5b7d0c3a9f1e",
+                )
+            )
+    example = next(iter(problems.can_return(ours)[ours].examples or ()))
+    return msgspec.structs.replace(_translated(msgspec.convert(example.value, problems.Problem)), instance="/v2/...")

@@ -67,7 +67,8 @@ def test_every_operation_documents_its_errors_with_examples(shared_door: Door):
             for status, response in item[method]["responses"].items():
                 if int(status) >= 400 and (path, status) not in ((("/health"), "503"), ("/health/ready", "503")):
                     (media,) = response["content"].values()
-                    assert media["schema"] == {"$ref": "#/components/schemas/Problem"}, (path, status)
+                    kind = "OrchestrationProblem" if path.startswith("/v2/") else "Problem"
+                    assert media["schema"] == {"$ref": f"#/components/schemas/{kind}"}, (path, status)
                     assert media["examples"], (path, status)
 
 
