@@ -82,8 +82,9 @@ class BackendPatience:
         self._since = time.monotonic() - before.seconds if before.failures else None
 
     def begins(self) -> None:
-        """The step is given to a backend."""
+        """The step is given to a backend, which responds: the time that it draws is no silence."""
         self._begun += 1
+        self._since = None
 
     def drew(self) -> bool:
         """A picture is kept. Returns whether something had failed before it."""

@@ -60,6 +60,7 @@ ERRORS: Mapping[int, Mapping[str, tuple[str, str]]] = {
         "store_unavailable": ("A store does not respond.", "Wait `Retry-After` seconds."),
         "encoder_unavailable": ("Nothing turns text into vectors now.", "Search by words, or wait."),
         "backend_unavailable": ("What draws pictures does not respond.", "Wait `Retry-After` seconds."),
+        "backend_stalled": ("What draws pictures does not get on.", "Wait `Retry-After` seconds."),
         "pool_busy": ("Every thread or connection of its kind is in use.", "Wait `Retry-After` seconds."),
         "shutting_down": ("The process stops; the next one goes on.", "Wait `Retry-After` seconds."),
         "lock_timeout": ("Another request held what this one needs.", "Wait `Retry-After` seconds."),

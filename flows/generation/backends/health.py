@@ -20,7 +20,13 @@ from flows.generation.backends.protocol import BackendFacts
 from storage.errors import StoreFailure
 from storage.postgres.connection import Database, Query
 from storage.postgres.generation import backends
-from storage.records.generation.circuits import BackendFault, BackendRow, CircuitState, circuit_of
+from storage.records.generation.circuits import (
+    BackendFault,
+    BackendRow,
+    CircuitState,
+    circuit_after,
+    seconds_between,
+)
 
 T = TypeVar("T")
 log = logging.getLogger("darkroom.backends")
@@ -32,14 +38,16 @@ _WORDS = {
 
 @dataclass
 class _State:
-    """unheard: its last failure was that it did not respond, and it has not responded since."""
+    """failed_at: by the clock of circuits. unheard: its last failure was that it did not respond, and it has not
+    responded since. proved: it has drawn a step since its last failure: nobody waits for its first picture."""
 
     failures: int = 0
-    failed_at: datetime | None = None
+    failed_at: float | None = None
     failed_clock: float = float("-inf")
     reason: str = ""
     unheard: bool = True
     responded: bool = False
+    proved: bool = False
     trying: bool = False
     drawings: int = 0
     pictures: int = 0
@@ -52,6 +60,11 @@ class Visit:
     def __init__(self, health: BackendHealth, name: str, pictures: int, *, is_trial: bool) -> None:
         self._health, self.name, self.pictures, self.is_trial = health, name, pictures, is_trial
         self.began = time.monotonic()
+
+    def heard(self) -> None:
+        """A step has been drawn: others may be drawn there while its first picture is."""
+        if self.is_trial:
+            self._health.proved(self)
 
     def drawn(self) -> None:
         """A good picture has come: the backend is well."""
@@ -72,12 +85,11 @@ class Visit:
 
 
 class BackendHealth:
-    """What is known of each backend by its name. `now`: the time, for circuits."""
+    """What is known of each backend by its name. `clock`: seconds, for circuits; no clock of the day, which may be set
+    back."""
 
-    def __init__(
-        self, database: Database, names: Iterable[str], now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    ) -> None:
-        self._database, self._now, self._lock = database, now, threading.Lock()
+    def __init__(self, database: Database, names: Iterable[str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._database, self._clock, self._lock = database, clock, threading.Lock()
         self._states = {name: _State() for name in names}
         self._read = False
 
@@ -97,8 +109,9 @@ class BackendHealth:
             for row in rows:
                 state = self._states.get(row.name)
                 if state is not None and state.failed_at is None:
-                    state.failures, state.failed_at = row.failures, row.failed_at
-                    state.reason = _WORDS[row.reason] if row.reason else ""
+                    state.failures, state.reason = row.failures, _WORDS[row.reason] if row.reason else ""
+                    if row.failed_at is not None:
+                        state.failed_at = self._clock() - seconds_between(row.failed_at, datetime.now(UTC))
 
     def visit(self, name: str, pictures: int) -> Visit | None:
         """A place at a backend for a drawing of so many pictures; None while its circuit is open, or another drawing
@@ -154,12 +167,21 @@ class BackendHealth:
             if since < state.failed_clock:
                 return
             state.failures += 1
-            state.failed_at, state.failed_clock, state.reason = self._now(), time.monotonic(), reason
+            state.failed_at, state.failed_clock, state.reason = self._clock(), time.monotonic(), reason
             state.unheard, state.responded, state.unwritten_success = unheard, False, False
+            state.proved = False
             circuit = self._circuit(state)
         log.warning("backend_failed backend=%s circuit=%s reason=%s", name, circuit, reason)
         fault = BackendFault.NO_RESPONSE if unheard else BackendFault.DRAWING_FAILED
         self._run(lambda: backends.failed(name, fault), name)
+
+    def proved(self, visit: Visit) -> None:
+        """The drawing that tries a backend gets on. Its failures count until there is a picture."""
+        with self._lock:
+            state = self._states[visit.name]
+            # Not after a failure of somebody else's that came later.
+            if visit.began >= state.failed_clock:
+                state.proved = True
 
     def succeeded(self, visit: Visit) -> None:
         """A good picture of a visit: its circuit closes."""
@@ -169,6 +191,7 @@ class BackendHealth:
             was_broken = state.failures > 0
             if was_broken:
                 state.failures, state.failed_at, state.reason, state.trying = 0, None, "", False
+                state.proved = False
         if was_broken:
             log.info("backend_well backend=%s", visit.name)
             self._write_success(visit.name)
@@ -194,7 +217,9 @@ class BackendHealth:
             self._run(lambda name=name: backends.drawing(name, 0), name)
 
     def _circuit(self, state: _State) -> CircuitState:
-        circuit = circuit_of(state.failures, state.failed_at, self._now())
+        if state.proved:
+            return CircuitState.CLOSED
+        circuit = circuit_after(state.failures, None if state.failed_at is None else self._clock() - state.failed_at)
         back = state.unheard and state.responded
         return CircuitState.HALF_OPEN if circuit is CircuitState.OPEN and back else circuit
 

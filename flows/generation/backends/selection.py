@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 from flows.generation.backends.health import BackendHealth, Visit
 from flows.generation.backends.protocol import Backend, BackendFacts
@@ -147,7 +148,7 @@ class BackendSelection:
             return
         attempt.begins(name)
         try:
-            for picture in attempt.pictures(backend, name):
+            for picture in attempt.pictures(backend, visit):
                 visit.drawn()
                 yield name, picture
         except BackendRefused as refusal:
@@ -209,12 +210,17 @@ class _Attempt:
         self.drawing, self.begins, self._left = drawing, begins, left
         self._callbacks, self._key, self._urgency = callbacks, key, urgency
 
-    def pictures(self, backend: Backend, name: str) -> Generator[DrawnPicture]:
+    def pictures(self, backend: Backend, visit: Visit) -> Generator[DrawnPicture]:
         """What a backend draws of the rest. Raises BackendBroken for a picture that was not asked for, that comes
         twice, has another size or is missing at the end, and what Backend.draw raises."""
-        drawn = backend.draw(
-            self.drawing, self._callbacks, key=self._key, wanted=tuple(self._left), urgency=self._urgency
-        )
+        name, report = visit.name, self._callbacks.step
+
+        def step(number: int, done: int, steps: int) -> None:
+            visit.heard()
+            report(number, done, steps)
+
+        callbacks = replace(self._callbacks, step=step)
+        drawn = backend.draw(self.drawing, callbacks, key=self._key, wanted=tuple(self._left), urgency=self._urgency)
         with closing(drawn):
             for picture in drawn:
                 self._check(picture, name)

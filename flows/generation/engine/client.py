@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 
-from flows.generation.engine.messages import DrawingEnded, DrawingFailed, DrawRequest, Message, read_messages
+from flows.generation.engine.messages import (
+    DrawingEnded,
+    DrawingFailed,
+    DrawRequest,
+    Hold,
+    Message,
+    held_by_nobody,
+    read_messages,
+)
 from storage.errors import BackendUnavailable, InvalidRequest, JobCannotSucceed, StoreUnavailable, error_named
 
 CONNECT_SECONDS, SILENT_SECONDS = 5.0, 30.0
@@ -22,8 +31,10 @@ class EngineClient:
     def __init__(self, socket: Path) -> None:
         self._socket = socket
 
-    def draw(self, request: DrawRequest) -> Generator[Message]:
+    def draw(self, request: DrawRequest, hold: Hold = held_by_nobody) -> Generator[Message]:
         """What happens to a request, until every wanted picture has come; leaving the loop cancels it.
+
+        hold: see `read_messages`.
 
         Raises BackendUnavailable when the engine is not there, falls silent, hangs or ends, InvalidRequest when it does
         not know what it is asked for, and what made a drawing fail: a JobCannotSucceed, or StoreUnavailable for a store
@@ -37,12 +48,14 @@ class EngineClient:
                 if response.status_code == 422:
                     raise _refusal(response.read())
                 response.raise_for_status()
-                for message in read_messages(response.iter_raw()):
-                    if isinstance(message, DrawingFailed):
-                        raise _failure(message)
-                    if isinstance(message, DrawingEnded):
-                        return
-                    yield message
+                # Closed here, whoever else still names it: it holds memory for the picture that is in hand.
+                with closing(read_messages(response.iter_raw(), hold)) as messages:
+                    for message in messages:
+                        if isinstance(message, DrawingFailed):
+                            raise _failure(message)
+                        if isinstance(message, DrawingEnded):
+                            return
+                        yield message
         except httpx.HTTPError as error:
             raise self._unavailable(error) from error
         raise BackendUnavailable("The engine ended before the drawing was done.")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import msgspec
 
@@ -55,8 +56,9 @@ class PreviewDrawn(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     jpeg: bytes
 
 
-class PictureDrawn(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A finished picture: `pixels` are rows of red, green and blue, a byte each. `seconds`: from its start.
+class PictureDrawn(msgspec.Struct, kw_only=True, tag=True):
+    """A finished picture: `pixels` are rows of red, green and blue, a byte each; empty once its reader has taken them.
+    `seconds`: from its start.
 
     `busy_seconds` is its share of what the device worked: a call's time over the pictures in it.
     """
@@ -82,8 +84,14 @@ class DrawingEnded(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 Message = StillWaiting | PictureStarted | StepDone | PreviewDrawn | PictureDrawn | DrawingFailed | DrawingEnded
+Hold = Callable[[int], AbstractContextManager[None]]
 _decoder = msgspec.msgpack.Decoder(Message)
 _encoder = msgspec.msgpack.Encoder()
+
+
+def held_by_nobody(_size: int) -> AbstractContextManager[None]:
+    """No limit."""
+    return nullcontext()
 
 
 def framed(message: Message) -> bytes:
@@ -92,25 +100,52 @@ def framed(message: Message) -> bytes:
     return len(content).to_bytes(_LENGTH_BYTES, "big") + content
 
 
-def read_messages(pieces: Iterable[bytes]) -> Iterator[Message]:
+def read_messages(pieces: Iterable[bytes], hold: Hold = held_by_nobody) -> Generator[Message]:
     """The messages in a stream that arrives in pieces of any size.
 
-    Raises BackendUnavailable when the stream ends within one, or is none of ours.
+    hold: entered with the bytes of a message before it is read, and left when the next one is asked for.
+
+    Raises BackendUnavailable when the stream ends within one, or is none of ours; what `hold` raises.
     """
-    waiting = bytearray()
-    for piece in pieces:
-        waiting += piece
-        while len(waiting) >= _LENGTH_BYTES:
-            length = int.from_bytes(waiting[:_LENGTH_BYTES], "big")
-            if length > LONGEST_BYTES:
-                raise BackendUnavailable(f"The engine sends a message of {length:,} bytes. Is it of this release?")
-            if len(waiting) < _LENGTH_BYTES + length:
-                break
-            content = bytes(waiting[_LENGTH_BYTES : _LENGTH_BYTES + length])
-            del waiting[: _LENGTH_BYTES + length]
-            try:
-                yield _decoder.decode(content)
-            except msgspec.DecodeError as error:
-                raise BackendUnavailable("The engine sends what this release does not know. Restart both.") from error
-    if waiting:
+    stream = _Stream(pieces)
+    while stream.has(_LENGTH_BYTES):
+        length = int.from_bytes(stream.take(_LENGTH_BYTES), "big")
+        if length > LONGEST_BYTES:
+            raise BackendUnavailable(f"The engine sends a message of {length:,} bytes. Is it of this release?")
+        with hold(length):
+            if not stream.has(length):
+                raise BackendUnavailable("The engine ended in the middle of a message.")
+            # In one expression: what is suspended here keeps no copy of a picture.
+            yield _decoded(stream.take(length))
+    if stream.waiting:
         raise BackendUnavailable("The engine ended in the middle of a message.")
+
+
+class _Stream:
+    """What has arrived and was not taken yet."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self._pieces, self.waiting = iter(pieces), bytearray()
+
+    def has(self, size: int) -> bool:
+        """Whether so many bytes are there, waited for; False when the stream ends before."""
+        while len(self.waiting) < size:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return False
+            self.waiting += piece
+        return True
+
+    def take(self, size: int) -> bytes:
+        """So many bytes that are there."""
+        with memoryview(self.waiting) as view:
+            taken = bytes(view[:size])
+        del self.waiting[:size]
+        return taken
+
+
+def _decoded(content: bytes) -> Message:
+    try:
+        return _decoder.decode(content)
+    except msgspec.DecodeError as error:
+        raise BackendUnavailable("The engine sends what this release does not know. Restart both.") from error

@@ -6,7 +6,7 @@ flow run that begins later knows it.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 
 import msgspec
@@ -56,9 +56,19 @@ def open_seconds(failures: int) -> float:
     return min(OPEN_SECONDS * 2.0 ** min(failures - FAILURES, 16), LONGEST_OPEN_SECONDS)
 
 
-def circuit_of(failures: int, failed_at: datetime | None, now: datetime) -> CircuitState:
-    """The state of a circuit at a moment."""
+def circuit_after(failures: int, seconds: float | None) -> CircuitState:
+    """The state of a circuit so long after its last failure; None: it never failed."""
     pause = open_seconds(failures)
-    if failed_at is None or not pause:
+    if seconds is None or not pause:
         return CircuitState.CLOSED
-    return CircuitState.OPEN if now < failed_at + timedelta(seconds=pause) else CircuitState.HALF_OPEN
+    return CircuitState.OPEN if seconds < pause else CircuitState.HALF_OPEN
+
+
+def circuit_of(failures: int, failed_at: datetime | None, now: datetime) -> CircuitState:
+    """The state of a circuit at a moment, by its row."""
+    return circuit_after(failures, None if failed_at is None else seconds_between(failed_at, now))
+
+
+def seconds_between(failed_at: datetime, now: datetime) -> float:
+    """How long ago a failure was. A clock that was set back since makes no circuit stay open until it has caught up."""
+    return abs((now - failed_at).total_seconds())

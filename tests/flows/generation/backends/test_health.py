@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import pytest
@@ -32,13 +31,13 @@ class Clock:
     """A time that a test moves."""
 
     def __init__(self) -> None:
-        self.time = datetime.now(UTC)
+        self.time = 0.0
 
-    def __call__(self) -> datetime:
+    def __call__(self) -> float:
         return self.time
 
     def forward(self, seconds: float) -> None:
-        self.time += timedelta(seconds=seconds)
+        self.time += seconds
 
 
 @pytest.fixture
@@ -90,6 +89,24 @@ def test_one_drawing_tries_and_its_first_picture_closes_the_circuit(
         assert health.circuit("one") is CircuitState.CLOSED
         assert health.visit("one", 1) is not None
     assert row_of(stores).failures == 0
+
+
+def test_the_first_step_of_a_try_lets_others_in_and_a_failure_keeps_them_out_again(
+    health: BackendHealth, clock: Clock
+) -> None:
+    fail(health)
+    clock.forward(OPEN_SECONDS)
+    trial = health.visit("one", 1)
+    assert trial is not None
+    with trial:
+        trial.heard()
+        other = health.visit("one", 1)
+        assert other is not None, "a picture may take minutes"
+        with other:
+            other.failed(SILENT, unheard=True)
+        trial.heard()
+    clock.forward(OPEN_SECONDS)
+    assert health.circuit("one") is CircuitState.OPEN, "one failure more than before the try"
 
 
 def test_a_try_that_fails_doubles_the_pause_to_a_limit(health: BackendHealth, clock: Clock) -> None:

@@ -89,6 +89,25 @@ def test_the_one_with_fewer_pictures_to_draw_goes_first(selection: BackendSelect
     assert drawn_by(selection).begun == ["one"]
 
 
+def test_while_one_that_failed_draws_its_first_picture_others_are_drawn_there_too(
+    selection: BackendSelection, one: ScriptedBackend
+) -> None:
+    open_circuit(selection, "one")
+    selection.health.looked("one", one.facts())
+    one.gate.clear()
+    first = threading.Thread(target=drawn_by, args=(selection,), kwargs={"only": "one"})
+    first.start()
+    while not one.asked:
+        first.join(0.01)
+    first.join(0.1)
+    opening = threading.Timer(0.1, one.gate.set)
+    opening.start()
+    second = drawn_by(selection, only="one")
+    opening.join()
+    first.join(SECONDS)
+    assert (second.begun, second.error) == (["one"], None)
+
+
 def test_one_that_lacks_something_is_passed_over(selection: BackendSelection, one: ScriptedBackend) -> None:
     one.lacks = {"model": "no file mugs.safetensors"}
 

@@ -78,6 +78,7 @@ class ScriptedBackend:
         try:
             for one in [picture(number) for number in wanted] if self.sends is None else self.sends:
                 callbacks.check()
+                callbacks.step(one.number, 1, 2)
                 assert self.gate.wait(SECONDS)
                 if self.fails is not None and done == self.fails_at:
                     raise self.fails

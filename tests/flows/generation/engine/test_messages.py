@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +36,22 @@ def test_messages_arrive_whole_in_pieces_of_any_size(size: int) -> None:
     stream = b"".join(framed(message) for message in SENT)
 
     assert list(read_messages(stream[at : at + size] for at in range(0, len(stream), size))) == SENT
+
+
+def test_a_message_is_held_from_before_it_is_read_until_the_next_one_is_asked_for() -> None:
+    stream, seen = framed(SENT[0]) + framed(SENT[2]) + framed(SENT[4]), list[tuple[str, int]]()
+
+    @contextmanager
+    def hold(size: int) -> Generator[None]:
+        seen.append(("held", size))
+        yield
+        seen.append(("left", size))
+
+    sizes = [len(framed(SENT[place])) - 4 for place in (0, 2, 4)]
+    with closing(read_messages([stream], hold)) as messages:
+        assert next(messages) == SENT[0]
+        assert next(messages) == SENT[2]
+        assert seen == [("held", sizes[0]), ("left", sizes[0]), ("held", sizes[1])]
 
 
 def test_a_stream_that_ends_in_a_message_is_an_engine_that_ended() -> None:

@@ -20,6 +20,7 @@ FAILED_AT = datetime(2026, 5, 1, tzinfo=UTC)
         (FAILURES, 15.0, CircuitState.HALF_OPEN),
         (FAILURES + 1, 29.0, CircuitState.OPEN),
         (FAILURES + 1, 30.0, CircuitState.HALF_OPEN),
+        (FAILURES, -3600.0, CircuitState.HALF_OPEN),
     ],
 )
 def test_its_state_goes_by_failures_and_time(failures: int, seconds: float, state: CircuitState) -> None:
