@@ -60,20 +60,26 @@ def test_a_picture_is_added_while_what_its_account_holds_is_locked(
     studio: Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    hold, add = quotas.hold, source_pictures.add
+    hold, release, add = quotas.hold, quotas.release, source_pictures.add
 
     def holding(*arguments: Any, **named: Any) -> Any:
         order.append("hold")
         return hold(*arguments, **named)
+
+    def releasing(*arguments: Any) -> Any:
+        order.append("release")
+        return release(*arguments)
 
     def adding(*arguments: Any) -> Any:
         order.append("add")
         return add(*arguments)
 
     monkeypatch.setattr(quotas, "hold", holding)
+    monkeypatch.setattr(quotas, "release", releasing)
     monkeypatch.setattr(source_pictures, "add", adding)
     assert send(studio, photo(6)).status_code == 201
-    assert order[-2:] == ["hold", "add"]
+    # What was reserved is held while it comes; the row needs the lock of its own transaction.
+    assert order[: order.index("add") + 1][-3:] == ["release", "hold", "add"]
 
 
 def test_what_is_no_picture_is_refused_and_nothing_is_kept(studio: Studio) -> None:
