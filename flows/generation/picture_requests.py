@@ -18,12 +18,13 @@ _MARKS = re.compile(r"[{}|]|_(?=_)|(?<=_)_")
 def request_of_picture(drawing: Drawing, number: int, *, shape: int, backend: str) -> dict[str, Any]:
     """The fields of a request for picture `number` alone, by their names in the API, without those at their defaults.
 
-    shape: the batch shape that it was drawn in; of 1 the request is exact, and draws the same bytes.
+    shape: the batch shape that it was drawn in, so that it draws the same pixels; of 1 the request is exact.
     """
     image = drawing.images[number]
     plain: dict[str, Any] = {"operation": drawing.operation.value, "backend": backend}
     if drawing.operation is not Operation.UPSCALE:
-        plain |= _drawn(drawing, image) | {"exact": drawing.exact or shape == 1}
+        alone = drawing.exact or shape == 1
+        plain |= _drawn(drawing, image) | {"exact": alone, "shape": 0 if alone else shape}
     sizes = {"width": drawing.width, "height": drawing.height}
     plain |= {**sizes, "image": drawing.source, "mask": drawing.mask, "format": drawing.format.value}
     left_out = {"operation": Operation.TXT2IMG.value, "format": PictureFormat.PNG.value, "guidanceRescale": 0.0}

@@ -118,6 +118,7 @@ def drawing_of(
         strength=_strength(step),
         format=step.format,
         exact=step.exact,
+        shape=step.shape,
     )
 
 

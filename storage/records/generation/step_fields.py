@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -170,6 +170,14 @@ DenoisingStrength = Annotated[
 Format = Annotated[PictureFormat, Meta(description="How pictures are written.", extra={"default": "png"})]
 Exact = Annotated[
     bool, Meta(description="Draw each picture alone, so that its bytes are those of any other exact request.")
+]
+BatchShape = Annotated[
+    Literal[0, 1, 8],
+    Meta(
+        description="How many pictures are computed together, of one that is drawn again: 0 is whichever suits.",
+        examples=[8],
+        extra={"unit": "pictures"},
+    ),
 ]
 BackendName = Annotated[GenerationBackend, Meta(description="What draws; default: whichever can.")]
 

@@ -47,6 +47,7 @@ class StepRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     strength: fields.DenoisingStrength | None = None
     format: fields.Format = PictureFormat.PNG
     exact: fields.Exact = False
+    shape: fields.BatchShape = 0
     backend: fields.BackendName | None = None
 
 

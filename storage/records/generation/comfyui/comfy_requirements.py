@@ -54,6 +54,8 @@ def lacking_for(
             lacking["operation"].append(f"'{feature}' is nothing that ComfyUI is asked for")
         elif missing := capabilities.lacks(feature):
             lacking["operation"].append(f"no {feature}: it lacks the nodes {', '.join(missing)}")
+    if drawing.shape > 1:
+        lacking["shape"].append(f"ComfyUI draws one picture at a time, and not {drawing.shape} together; leave it out")
     loader, files = loader_of(names.model(drawing.model)), tuple(map(names.adapter, drawing.adapters))
     if drawing.operation is not Operation.UPSCALE:
         # The rest is looked at as if the model were there, so that all that is missing is said at once.
