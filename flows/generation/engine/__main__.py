@@ -22,7 +22,7 @@ from storage.blobs.store import BlobStore
 from storage.errors import DarkroomError
 from storage.logs import configure
 from storage.records.jobs.jobs import Progress
-from storage.settings import load_settings
+from storage.settings import GIB, load_settings
 
 log = logging.getLogger("darkroom.engine")
 
@@ -39,6 +39,7 @@ def main() -> None:
     device = prepare_torch(machine.threads)
     budget = settings.generation.model_memory_bytes or int(free_bytes(device) * SHARE_OF_FREE)
     files = BlobFiles(BlobStore(settings.blobs, piece_done=advanced), settings.data_folder / "cache")
+    files.shrink_on(int(settings.retention.model_version_cache_gib * GIB))
     engine = Engine(files, files.picture, device, budget, settings.generation.idle_seconds)
     stopping = StopSignals(engine.stop)
     stopping.install()

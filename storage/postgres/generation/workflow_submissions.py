@@ -162,6 +162,8 @@ def adopted(job: Job, settings: Settings) -> Script[ResolvedWorkflow]:
     resolved = yield from resolve_workflow(request, job.account_id, free, 0)
     yield from jobs.rewrite(job.id, stored(resolved), resolved.fingerprint())
     yield from workflows.add(job, resolved, NewWorkflow(request_hash=""))
+    # Its one step has as many pictures, with the same numbers.
+    yield from workflows.adopt_pictures(job.id, resolved.steps[0])
     return resolved
 
 

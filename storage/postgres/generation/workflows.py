@@ -18,7 +18,7 @@ from storage.errors import IdempotencyKeyReused, JobLost
 from storage.postgres.connection import Query, Script, column, load_statements, many, maybe, one
 from storage.postgres.jobs import jobs
 from storage.postgres.locks import lock_number
-from storage.records.generation.resolved_workflows import ResolvedWorkflow
+from storage.records.generation.resolved_workflows import ResolvedStep, ResolvedWorkflow
 from storage.records.generation.workflow_rows import DrawingPace, FailedTries, Workflow, WorkflowStep
 from storage.records.jobs.jobs import Job, JobState
 
@@ -274,6 +274,13 @@ def change_step(job_id: UUID, name: str, metadata: dict[str, Any]) -> Query[Work
 def delete(job_id: UUID, account_id: UUID) -> Query[list[UUID]]:
     """Take an account's own workflow out of its lists; returns its job if there is one."""
     return column(SQL["delete"], {"job_id": job_id, "account_id": account_id}, UUID)
+
+
+def adopt_pictures(job_id: UUID, step: ResolvedStep) -> Query[list[str]]:
+    """Make the pictures of a generation of before there were workflows those of its only step; returns their names."""
+    drawing = step.drawing
+    parameters = {"job_id": job_id, "step": step.name, "width": drawing.width, "height": drawing.height}
+    return column(SQL["adopt_pictures"], parameters, str)
 
 
 def untracked(passed: Collection[UUID] = (), limit: int = 20) -> Query[list[Job]]:

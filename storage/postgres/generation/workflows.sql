@@ -57,6 +57,16 @@ select file.details ->> 'step' as step, count(*) as pictures from job_files file
  where file.job_id = %(job_id)s and file.role = 'image'
  group by 1;
 
+-- adopt_pictures --
+-- What a generation of before there were workflows has drawn, as pictures of its only step, so that none is drawn twice.
+update job_files
+   set name = %(step)s || substr(name, 6),
+       details = details || jsonb_build_object(
+           'step', %(step)s::text, 'number', substring(name from '^image-([0-9]+)')::int,
+           'width', %(width)s::int, 'height', %(height)s::int)
+ where job_id = %(job_id)s and role = 'image' and name ~ '^image-[0-9]+[.]png$' and not details ? 'step'
+returning name;
+
 -- wanted --
 -- Something can be drawn now, and nobody draws. What banned accounts have submitted waits.
 select drain_number(%(flow)s, %(lock)s) as number

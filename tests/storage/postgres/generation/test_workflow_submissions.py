@@ -21,11 +21,11 @@ from storage.errors import (
 from storage.postgres.catalog import catalog, versions
 from storage.postgres.connection import Database, Query
 from storage.postgres.generation import source_pictures, workflow_submissions, workflows
-from storage.postgres.jobs import base_models, jobs
+from storage.postgres.jobs import base_models, job_files, jobs
 from storage.records.generation.resolved_workflows import ResolvedWorkflow, read_workflow
 from storage.records.generation.step_requests import WorkflowRequest
 from storage.records.jobs.generation import GenerationRecipe
-from storage.records.jobs.jobs import Job, JobKind
+from storage.records.jobs.jobs import Job, JobFileRole, JobKind
 from storage.records.jobs.sampled_sets import SamplerSettings
 from storage.settings import QuotaSettings
 from tests.storage.makers import (
@@ -232,6 +232,13 @@ def test_who_may_not_see_a_model_any_more_draws_nothing_with_it(database: Databa
 
 def test_a_generation_of_before_is_taken_over_free_of_charge(database: Database, owner: UUID) -> None:
     job = database.run(jobs.claim(of_before(database, owner).id, 1, None))
+    picture: dict[str, Any] = {
+        "sha256": "ab" * 32,
+        "size": 1,
+        "media_type": "image/png",
+        "details": {"prompt": "x", "seed": 6},
+    }
+    database.run(job_files.put_file(job.id, 1, name="image-001.png", role=JobFileRole.IMAGE, **picture))
     workflow = database.run(workflow_submissions.adopted(job, SETTINGS))
     [step] = workflow.steps
     assert [(one.prompt, one.seed) for one in step.drawing.images] == [
@@ -240,6 +247,10 @@ def test_a_generation_of_before_is_taken_over_free_of_charge(database: Database,
     ]
     assert (step.drawing.steps, step.drawing.guidance_scale, step.drawing.exact) == (2, 3.0, True)
     assert workflow.price == 0
+    [kept] = database.run(job_files.files(job.id))
+    assert kept.name == "base-001.png"
+    side = {"width": step.drawing.width, "height": step.drawing.height}
+    assert kept.details == {"prompt": "x", "seed": 6, "step": "base", "number": 1, **side}
     held = database.run(jobs.get(job.id))
     assert database.run(workflow_submissions.adopted(held, SETTINGS)) == workflow, "its next attempt finds it so"
     assert [row.price for row in database.run(workflows.of_jobs([job.id]))] == [0]
