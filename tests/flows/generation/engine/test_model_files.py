@@ -15,8 +15,7 @@ from tests.flows.generation.bench import wait_until
 
 
 def test_the_copies_that_were_used_longest_ago_go_by_themselves(tmp_path: Path) -> None:
-    blobs = BlobStore(BlobSettings(url=str(tmp_path / "blobs")))
-    blobs.prepare()
+    blobs = BlobStore(BlobSettings(url=(tmp_path / "blobs").as_uri()))
     files, place = BlobFiles(blobs, tmp_path / "cache"), tmp_path / "cache" / PLACE
     adapters = [DrawnAdapter(version_id=n, sha256=blobs.put(bytes([n]) * 1000).sha256, strength=1.0) for n in range(4)]
     for age, adapter in enumerate(adapters):

@@ -248,9 +248,9 @@ def test_a_generation_of_before_is_taken_over_free_of_charge(database: Database,
     assert (step.drawing.steps, step.drawing.guidance_scale, step.drawing.exact) == (2, 3.0, True)
     assert workflow.price == 0
     [kept] = database.run(job_files.files(job.id))
-    assert kept.name == "base-001.png"
+    assert kept.name == f"{step.name}-001.png"
     side = {"width": step.drawing.width, "height": step.drawing.height}
-    assert kept.details == {"prompt": "x", "seed": 6, "step": "base", "number": 1, **side}
+    assert kept.details == {"prompt": "x", "seed": 6, "step": step.name, "number": 1, **side}
     held = database.run(jobs.get(job.id))
     assert database.run(workflow_submissions.adopted(held, SETTINGS)) == workflow, "its next attempt finds it so"
     assert [row.price for row in database.run(workflows.of_jobs([job.id]))] == [0]
