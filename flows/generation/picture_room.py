@@ -16,7 +16,7 @@ from functools import partial
 from flows.jobs.lifecycle import RunningJob, write_end
 from flows.runs.run_logs import run_logger
 from storage.backoff import pause_after
-from storage.errors import StoreUnavailable
+from storage.errors import DiskFull, StoreUnavailable
 from storage.free_space import shortage
 from storage.postgres.jobs import jobs
 from storage.settings import Settings
@@ -63,7 +63,7 @@ class PictureRoom:
         """Submit a job again whose block finds no room. Raises NoRoomForPictures then."""
         try:
             yield
-        except ZeroDivisionError as error:
+        except DiskFull as error:
             pause = self._refused()
             _log().error("job %s is submitted again, and no workflow claimed for %.0f s: %s", job.id, pause, error)
             write_end(job, lambda: jobs.release(job.id, job.attempt))
