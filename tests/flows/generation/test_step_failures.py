@@ -8,6 +8,7 @@ import pytest
 
 from flows.generation.step_failures import BackendPatience, BackendsUnavailable
 from storage.errors import BackendUnavailable
+from storage.records.generation.workflow_rows import FailedTries
 
 DIED = BackendUnavailable("The engine ended.")
 
@@ -15,7 +16,7 @@ DIED = BackendUnavailable("The engine ended.")
 def test_time_in_which_a_backend_draws_is_none_in_which_it_does_not_respond(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    patience = BackendPatience("base", 30.0)
+    patience = BackendPatience("base", 30.0, FailedTries())
     for _ in range(2):
         patience.begins()
         clock[0] += 31 * 60
