@@ -32,7 +32,7 @@ PLACES = ("blobs", "database")
 class NoRoomForPictures(StoreUnavailable):
     """A store has refused bytes of a workflow, which is submitted again."""
 
-    code = "disk_full"
+    code = "no_room_for_pictures"
 
 
 class PictureRoom:

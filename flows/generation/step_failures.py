@@ -40,7 +40,7 @@ class BackendsUnavailable(JobCannotSucceed):
 class AccountFull(JobCannotSucceed):
     """The account may not hold the next picture."""
 
-    code = "quota_exceeded"
+    code = "account_full"
 
 
 class GivesWay(TerminationSignal):

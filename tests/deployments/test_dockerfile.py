@@ -156,7 +156,7 @@ def images() -> dict[str, str]:
 
 def test_the_api_alone_runs_its_image_and_what_compose_builds_is_the_target_of_the_name() -> None:
     assert {name for name, stage in images().items() if stage == "api"} == {"api"}
-    assert set(images()) == {*OURS, "prefect", "mlflow"}
+    assert set(images()) == {*OURS, "engine", "prefect", "mlflow"}
     for name, stage in images().items():
         build: dict[str, Any] | None = SERVICES[name].get("build")
         wanted = {"context": "..", "dockerfile": "deployments/Dockerfile", "target": stage}

@@ -60,7 +60,9 @@ def test_the_description_of_the_api_names_the_toy(schema: str) -> None:
 
 @pytest.mark.parametrize("command", ["train", "generate", "notifications pause"])
 def test_the_command_line_offers_the_toy(command: str) -> None:
-    assert "toy" in CliRunner().invoke(app, [*command.split(), "--help"]).output
+    # Wide enough that no choice is cut.
+    help_text = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"}).output
+    assert "toy" in help_text
 
 
 def test_the_pages_name_the_toys() -> None:

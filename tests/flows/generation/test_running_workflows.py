@@ -30,7 +30,7 @@ from storage.records.metrics.freshness import Switch
 from storage.settings import Settings
 from storage.stores import Stores
 from tests.flows.generation.bench import a_workflow, ended, row_of, steps_of, wait_until
-from tests.storage.makers import a_bare_generation
+from tests.storage.makers import a_bare_generation, an_account
 
 
 @pytest.fixture
@@ -101,6 +101,7 @@ def test_accounts_with_fewer_drawn_go_first_then_the_first_lane_then_the_oldest(
 
 def test_no_account_keeps_more_than_half_of_the_places_while_another_waits(stores: Stores) -> None:
     stores.settings.generation.at_once = 4
+    an_account(stores.database)  # with a base model, which is everybody's
     one, other = (stores.database.run(accounts.ensure_account(name)).id for name in ("one", "other"))
     mine = [a_workflow(stores.database, priority=Priority.HIGH, owner=one) for _ in range(6)]
     draw = Drawing()
@@ -238,7 +239,7 @@ def test_where_there_is_no_room_a_workflow_is_submitted_again_and_nothing_is_cla
         wait_until(lambda: len(draw.begun) > 1)
         assert time.monotonic() - began > 0.2
     assert {row_of(stores.database, job).state for job in jobs_} == {JobState.SUCCEEDED}
-    assert [one.state for one in run.done] == ["disk_full", "completed", "completed"]
+    assert [one.state for one in run.done] == ["no_room_for_pictures", "completed", "completed"]
 
 
 def test_nothing_is_claimed_while_a_disk_is_under_the_floor(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:

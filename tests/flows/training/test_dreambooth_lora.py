@@ -112,7 +112,7 @@ def test_an_adapter_of_another_family_draws_nothing_and_says_so(
 
     row = end_of(stores, drawing.id)
     assert (row.state, row.failure_code) == (JobState.FAILED, "unusable_weights"), row.failure_reason
-    said = f"{DIFFUSERS_FILE} was trained on another family or base: {layer} is"
+    said = f"adapter.safetensors was trained on another family or base: {layer} is"
     assert (row.failure_reason or "").startswith(said)
     assert (row.failure_reason or "").endswith("Draw with the base it names.")
     assert [file for file in stores.database.run(job_files.files(drawing.id)) if file.role is JobFileRole.IMAGE] == []

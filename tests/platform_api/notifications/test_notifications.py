@@ -106,7 +106,7 @@ def test_preferences_are_the_defaults_until_a_reader_says_otherwise(shared_door:
         ({"preferences": [{"type": "gossip", "channel": "email", "frequency": "now"}]}, "preferences"),
         ({"preferences": [{"type": "system", "channel": "in_app", "frequency": "daily"}]}, "preferences"),
         ({"preferences": [{"type": "system", "channel": "email", "frequency": "now"}] * 2}, "preferences"),
-        ({"preferences": [{"type": "system", "channel": "pigeon", "frequency": "now"}]}, "preferences"),
+        ({"preferences": [{"type": "system", "channel": "pigeon", "frequency": "now"}]}, "preferences[0].channel"),
         ({"zone": "Mars/Olympus"}, "zone"),
         ({"zone": "../../etc/passwd"}, "zone"),
         ({"quietFrom": "22:00"}, "quietTo"),

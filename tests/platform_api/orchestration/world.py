@@ -33,7 +33,7 @@ class Plain:
 
     def step(self, **fields: Any) -> dict[str, Any]:
         """A step that draws from text, small enough for the models of tests."""
-        return text_to_image(self.model, **fields)
+        return text_to_image(**{"model": self.model, **fields})
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class World:
 
     def step(self, kind: str = "textToImage", name: str | None = None, **fields: Any) -> dict[str, Any]:
         """A step that draws from text, small enough for the models of tests."""
-        return text_to_image(self.model, kind, name, **fields)
+        return text_to_image(kind, name, **{"model": self.model, **fields})
 
     def image_gen(self, **fields: Any) -> dict[str, Any]:
         """A step of `imageGen`, by the engine whose names are nearest to ours."""
@@ -116,9 +116,9 @@ class World:
         self.finish(job)
 
 
-def text_to_image(model: str, kind: str = "textToImage", name: str | None = None, **fields: Any) -> dict[str, Any]:
-    """A step that draws with a model from text."""
-    plain = {"model": model, "prompt": "a mug", "cfgScale": 5, "steps": 4, "width": 64, "height": 64}
+def text_to_image(kind: str = "textToImage", name: str | None = None, **fields: Any) -> dict[str, Any]:
+    """A step that draws from text; `model` among its fields says with what."""
+    plain = {"prompt": "a mug", "cfgScale": 5, "steps": 4, "width": 64, "height": 64}
     return {"$type": kind, "name": name, "input": {**plain, **fields}}
 
 

@@ -68,7 +68,7 @@ def test_a_moderator_does_not_open_what_is_private(shared_door: Door, moderator:
 def test_nobody_draws_with_a_model_that_was_taken_down(shared_door: Door, moderator: httpx.Client) -> None:
     owner = shared_door.client()
     made = publish(shared_door, owner, availability="Public")
-    wanted = {"modelVersionId": made.version, "prompt": "a photo of a sks mug"}
+    wanted = {"model": made.version, "prompt": "a photo of a sks mug"}
     drawing = owner.post("/api/v1/generations", json=wanted).json()["links"]["self"]
     assert owner.post(f"{drawing}/cancel").status_code < 300
     assert moderator.post(f"/api/v1/models/{made.model}/take-down", json={"reason": "claim 12"}).status_code == 200
