@@ -126,7 +126,7 @@ def _refusal(value: Any, kind: Any) -> str | None:
 
 
 def _hidden_characters(value: Any, kind: Any) -> str | None:
-    takes_lines = any((meta.extra or {}).get("lines") for meta in _metas(kind))
+    takes_lines = any((meta.extra or {}).get("lines") for meta in metas_of(kind))
     if any(has_control_characters(text, lines=takes_lines) for text in _texts(value)):
         return "must not hold control characters"
     return None
@@ -139,7 +139,7 @@ def _advice(value: Any, kind: Any) -> str:
         nearest = nearest_name(value, names) if isinstance(value, str) else None
         meant = f"; did you mean {nearest}?" if nearest else ";"
         return f"{meant} known are: {', '.join(names)}"
-    metas = list(_metas(kind))
+    metas = list(metas_of(kind))
     unit = next((str(meta.extra["unit"]) for meta in metas if meta.extra and "unit" in meta.extra), "")
     example = next((meta.examples[0] for meta in metas if meta.examples), None)
     parts: list[str] = []
@@ -175,13 +175,13 @@ def listed_record(kind: Any) -> type[msgspec.Struct] | None:
     return next((found for part in get_args(kind) if (found := listed_record(part))), None)
 
 
-def _metas(kind: Any) -> Iterator[msgspec.Meta]:
+def metas_of(kind: Any) -> Iterator[msgspec.Meta]:
     """What a field's type says beside its Python type, at any depth of a union."""
     for part in get_args(kind):
         if isinstance(part, msgspec.Meta):
             yield part
         else:
-            yield from _metas(part)
+            yield from metas_of(part)
 
 
 def _texts(value: Any) -> Iterator[str]:

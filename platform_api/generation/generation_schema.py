@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from inspect import cleandoc
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import msgspec
 
 from platform_api.http.query_parameters import PLAIN_TEXT
 from storage.records.generation.step_fields import AdapterRequest, StepOutput
 from storage.records.generation.step_requests import GenerationChanges, StepRequest, WorkflowRequest
+from storage.request_faults import metas_of
 
 BODIES = (WorkflowRequest, StepRequest, AdapterRequest, StepOutput, GenerationChanges)
 LINES = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
@@ -50,7 +51,7 @@ def describe_generation_fields(schemas: dict[str, Any]) -> None:
         schema["description"] = cleandoc(schema["description"])
         for field in msgspec.structs.fields(body):
             of_field = schema["properties"][field.encode_name]
-            metas = list(_metas(field.type))
+            metas = list(metas_of(field.type))
             if unit := next((str(meta.extra["unit"]) for meta in metas if meta.extra and "unit" in meta.extra), ""):
                 of_field["x-unit"] = unit
             _refuse_control_characters(of_field, lines=any((meta.extra or {}).get("lines") for meta in metas))
@@ -100,11 +101,3 @@ def _any_value() -> dict[str, Any]:
             {"type": "object", "propertyNames": {"pattern": LINES}, "additionalProperties": itself},
         ],
     }
-
-
-def _metas(kind: Any) -> Iterator[msgspec.Meta]:
-    for part in get_args(kind):
-        if isinstance(part, msgspec.Meta):
-            yield part
-        else:
-            yield from _metas(part)

@@ -14,8 +14,8 @@ from litestar.params import FromPath
 from msgspec import Meta
 
 from platform_api.access.dependencies import AppStores, RequestCaller
-from platform_api.access.guards import Requires
-from platform_api.access.reservations import reserving
+from platform_api.access.guards import Caller, Requires
+from platform_api.access.reservations import Reservation, reserving
 from platform_api.http import downloads, multipart
 from platform_api.http.links import API
 from platform_api.http.problems import can_return
@@ -28,7 +28,7 @@ from storage.postgres.generation import source_pictures
 from storage.postgres.generation.source_pictures import SentPicture
 from storage.records.accounts.accounts import Scope
 from storage.records.jobs.jobs import JobKind
-from storage.settings import UploadSettings
+from storage.stores import AsyncStores
 
 ROOT = f"/{NOUNS[JobKind.GENERATION]}/sources"
 FORM_BYTES = 16 * 1024
@@ -89,23 +89,13 @@ class GenerationSources(Controller):
             reserving(stores, caller, multipart.declared_length(request)) as reservation,
             multipart.staging_folder(stores) as folder,
         ):
-            upload = await multipart.receive(request, folder, of_one(limits), ONE_SOURCE, arrived=reservation.arrived)
+            one = multipart.of_one_image(limits, FORM_BYTES)
+            upload = await multipart.receive(request, folder, one, ONE_SOURCE, arrived=reservation.arrived)
             target = folder / "canonical.png"
             # In a child with a memory limit, as every image that comes from outside.
             measured = await stores.pools.images.run(_made_canonical, upload, target, state.image_workers)
             await reservation.becomes(measured.size)
-            blob = await stores.pools.blob_writes.run(stores.blobs.put_file, target)
-
-            def script() -> Script[SentPicture]:
-                yield from reservation.redeem()
-                yield from quotas.hold(caller.account_id, stores.settings.quotas.limits)
-                return (
-                    yield from source_pictures.add(
-                        caller.account_id, blob.sha256, blob.size, measured.width, measured.height
-                    )
-                )
-
-            view = source_view(await stores.database.run(script))
+            view = source_view(await keep_source(stores, caller, target, measured, reservation))
         return Response(view, status_code=201, headers={"Location": view.url})
 
     @downloads.read_route("/{sha256:str}", guards=[Requires(Scope.JOBS_READ)], summary="Bytes of a source picture")
@@ -131,6 +121,23 @@ class GenerationSources(Controller):
             raise NotFound(_MISSING)
 
 
+async def keep_source(
+    stores: AsyncStores, caller: Caller, path: Path, measured: CanonicalImage, reservation: Reservation
+) -> SentPicture:
+    """Keep a canonical picture of the caller's, behind what was reserved for it. Raises QuotaExceeded, Unauthenticated,
+    AccountBanned."""
+    blob = await stores.pools.blob_writes.run(stores.blobs.put_file, path)
+
+    def script() -> Script[SentPicture]:
+        yield from reservation.redeem()
+        yield from quotas.hold(caller.account_id, stores.settings.quotas.limits)
+        return (
+            yield from source_pictures.add(caller.account_id, blob.sha256, blob.size, measured.width, measured.height)
+        )
+
+    return await stores.database.run(script)
+
+
 def source_view(sent: SentPicture) -> SourceView:
     """A source picture as its sender sees it."""
     return SourceView(
@@ -140,11 +147,6 @@ def source_view(sent: SentPicture) -> SourceView:
         size=sent.size,
         url=f"{API}{ROOT}/{sent.sha256}",
     )
-
-
-def of_one(limits: UploadSettings) -> UploadSettings:
-    """The limits of uploads, for a request with one image."""
-    return limits.model_copy(update={"max_images": 1, "max_upload_bytes": limits.max_image_bytes + FORM_BYTES})
 
 
 def _digest(text: str) -> str:

@@ -95,6 +95,11 @@ ONE_IMAGE = Expected(
 )
 
 
+def of_one_image(limits: UploadSettings, form_bytes: int) -> UploadSettings:
+    """The limits of uploads for a request with one image, whose form has so many bytes beside it."""
+    return limits.model_copy(update={"max_images": 1, "max_upload_bytes": limits.max_image_bytes + form_bytes})
+
+
 def staging_root(settings: Settings) -> Path:
     """The folder that uploads in progress live in, one folder each."""
     return settings.data_folder / "uploads"

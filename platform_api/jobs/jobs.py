@@ -88,16 +88,21 @@ async def accept(
     script: Callable[[], Script[tuple[Job, bool]]],
     repeats: Callable[[], Script[bool]],
 ) -> Response[SubmittedJob]:
-    """Commit the job that `script` submits. Raises FreeSpaceLow, but not where the request `repeats` an earlier one:
-    there is a job already, and its caller gets it."""
+    """Commit the job that `script` submits. Raises as `check_room`."""
+    await check_room(stores, repeats)
+    job, _ = await stores.database.run(script)
+    return submitted(job)
+
+
+async def check_room(stores: AsyncStores, repeats: Callable[[], Script[bool]]) -> None:
+    """Raises FreeSpaceLow, but not where the request `repeats` an earlier one: there is a job already, and its caller
+    gets it."""
     try:
         await stores.free_space.check()
     # Asked only now: the question costs a statement, and a disk is rarely full.
     except FreeSpaceLow:
         if not await stores.database.run(repeats):
             raise
-    job, _ = await stores.database.run(script)
-    return submitted(job)
 
 
 class JobRoutes(Controller):

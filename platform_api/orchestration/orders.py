@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from litestar import Request
@@ -14,12 +15,11 @@ from platform_api.cache.responses import IGNORED
 from platform_api.http.headers import request_id
 from platform_api.http.idempotency import checked_key, fresh_seed
 from platform_api.http.links import addresses
+from platform_api.jobs.jobs import check_room, has_submitted
 from platform_api.orchestration import sent_pictures
 from platform_api.orchestration.blob_links import addressing
 from platform_api.orchestration.waiting import ended
-from storage.errors import FreeSpaceLow
 from storage.postgres.connection import Script
-from storage.postgres.jobs import jobs
 from storage.postgres.orchestration import workflow_orders, workflow_pages
 from storage.records.generation.resolved_workflows import ResolvedWorkflow
 from storage.records.jobs.jobs import Job
@@ -46,7 +46,8 @@ async def submitted(
     stores: AsyncStores = state.stores
     caller: Caller = request.state.caller
     checked = checked_key(key)
-    await _check_room(stores, caller, read, checked)
+    repeats = partial(_repeats, caller, read, checked)
+    await check_room(stores, repeats)
     seed, identity = fresh_seed(), request_id(request.scope)
 
     def script() -> Script[tuple[Job, bool]]:
@@ -62,7 +63,7 @@ async def submitted(
 
     async with sent_pictures.pictures_of(read, stores, caller, state) as taken:
         # Before they are kept, so that of a request that is refused nothing is. What a repeat names may be gone since.
-        if taken.unkept and not await _is_repeat(stores, caller, read, checked):
+        if taken.unkept and not await stores.database.run(repeats):
             await _price(read, taken, stores, caller)
         await taken.keep()
         job, _ = await stores.database.run(script)
@@ -80,20 +81,12 @@ async def _price(
     return await stores.database.run(script)
 
 
-async def _check_room(stores: AsyncStores, caller: Caller, read: TemplateRead, key: str | None) -> None:
-    """Raises FreeSpaceLow, but not for a repeat."""
-    try:
-        await stores.free_space.check()
-    except FreeSpaceLow:
-        if not await _is_repeat(stores, caller, read, key):
-            raise
-
-
-async def _is_repeat(stores: AsyncStores, caller: Caller, read: TemplateRead, key: str | None) -> bool:
+def _repeats(caller: Caller, read: TemplateRead, key: str | None) -> Script[bool]:
     """Whether the workflow was submitted already, under the caller's own name or the key."""
     name = read.template.external_id
-    named = name is not None and await stores.database.run(workflow_pages.is_named(caller.account_id, name))
-    return named or (key is not None and await stores.database.run(jobs.is_submitted(caller.account_id, key)))
+    if name is not None and (yield from workflow_pages.is_named(caller.account_id, name)):
+        return True
+    return (yield from has_submitted(caller.account_id, key))
 
 
 async def shown(request: Request[Any, Any, Any], stores: AsyncStores, caller: Caller, job: Job) -> WorkflowDocument:

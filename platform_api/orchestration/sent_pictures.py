@@ -17,13 +17,12 @@ from litestar.datastructures import State
 
 from platform_api.access.guards import Caller
 from platform_api.access.reservations import Reservation, reserving
+from platform_api.generation.sources import keep_source
 from platform_api.http import multipart
 from platform_api.orchestration.blob_links import blob_in_address
 from storage.blobs.image_workers import CanonicalImage, ImageWorkers
 from storage.errors import ImageRefused, InvalidRequest, LinkRefused, NotFound
-from storage.postgres.accounts import quotas
 from storage.postgres.connection import Script
-from storage.postgres.generation import source_pictures
 from storage.postgres.generation.source_pictures import SentPicture
 from storage.postgres.orchestration import workflow_pages
 from storage.records.generation.resolved_drawings import SourcePicture
@@ -50,6 +49,10 @@ class _Staged(NamedTuple):
     sha256: str
     measured: CanonicalImage
     reservation: Reservation
+
+    async def kept(self, stores: AsyncStores, caller: Caller) -> SentPicture:
+        """It, kept as a source of the caller's."""
+        return await keep_source(stores, caller, self.path, self.measured, self.reservation)
 
 
 class Intake:
@@ -83,7 +86,7 @@ class Intake:
 
     async def keep(self) -> list[SentPicture]:
         """Keep what came as bytes. Raises QuotaExceeded, Unauthenticated, AccountBanned."""
-        return [await _kept(self._stores, self._caller, one) for one in self._staged.values()]
+        return [await one.kept(self._stores, self._caller) for one in self._staged.values()]
 
     async def _named(self, text: str) -> str:
         blob = text
@@ -117,8 +120,7 @@ class Intake:
 
 async def receive(request: Request[Any, Any, Any], stores: AsyncStores, caller: Caller, state: State) -> SentPicture:
     """Take an uploaded picture. Raises as `multipart.receive`, ImageRefused, QuotaExceeded, FreeSpaceLow."""
-    limits = stores.settings.uploads
-    one = limits.model_copy(update={"max_images": 1, "max_upload_bytes": limits.max_image_bytes + FORM_BYTES})
+    one = multipart.of_one_image(stores.settings.uploads, FORM_BYTES)
     async with (
         state.uploads.hold(caller.account_id),
         reserving(stores, caller, multipart.declared_length(request)) as reservation,
@@ -127,7 +129,8 @@ async def receive(request: Request[Any, Any, Any], stores: AsyncStores, caller: 
         upload = await multipart.receive(request, folder, one, EXPECTED, arrived=reservation.arrived)
         if not upload.files:
             raise InvalidRequest({"files": "is required: the picture"})
-        return await _kept(stores, caller, await _canonical(stores, state, upload.files[0].path, reservation))
+        staged = await _canonical(stores, state, upload.files[0].path, reservation)
+        return await staged.kept(stores, caller)
 
 
 @contextlib.asynccontextmanager
@@ -202,17 +205,3 @@ def _made_canonical(workers: ImageWorkers, source: Path, target: Path) -> tuple[
     measured = workers.canonicalise(source, target)
     with target.open("rb") as content:
         return measured, hashlib.file_digest(content, "sha256").hexdigest()
-
-
-async def _kept(stores: AsyncStores, caller: Caller, staged: _Staged) -> SentPicture:
-    measured = staged.measured
-    blob = await stores.pools.blob_writes.run(stores.blobs.put_file, staged.path)
-
-    def script() -> Script[SentPicture]:
-        yield from staged.reservation.redeem()
-        yield from quotas.hold(caller.account_id, stores.settings.quotas.limits)
-        return (
-            yield from source_pictures.add(caller.account_id, blob.sha256, blob.size, measured.width, measured.height)
-        )
-
-    return await stores.database.run(script)

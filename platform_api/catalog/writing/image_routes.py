@@ -103,7 +103,7 @@ class ImageWriteRoutes(Controller):
             reserving(stores, caller, multipart.declared_length(request), kept=not repeats) as reservation,
             multipart.staging_folder(stores) as folder,
         ):
-            one = _of_one(limits), multipart.ONE_IMAGE
+            one = multipart.of_one_image(limits, FORM_BYTES), multipart.ONE_IMAGE
             upload = await multipart.receive(request, folder, *one, arrived=reservation.arrived)
             meta = _read_meta(upload.texts.get("meta"))
             target = folder / "canonical.png"
@@ -222,10 +222,6 @@ def _read_meta(text: str | None) -> dict[str, Any] | None:
     # The same check as that of a JSON body, so that a form cannot say what a body may not.
     read_strictly(body, ImageChanges)
     return kept(msgspec.json.decode(body, type=ImageChanges))["meta"]
-
-
-def _of_one(limits: UploadSettings) -> UploadSettings:
-    return limits.model_copy(update={"max_images": 1, "max_upload_bytes": limits.max_image_bytes + FORM_BYTES})
 
 
 def _made_canonical(upload: multipart.Upload, target: Path, workers: ImageWorkers) -> CanonicalImage:

@@ -204,4 +204,4 @@ def _check_sources(resolved: ResolvedWorkflow, account_id: UUID) -> Script[None]
     there = yield from source_pictures.find(account_id, resolved.sources)
     gone = [f"{one[:12]}..." for one in resolved.sources if one not in there]
     if gone:
-        raise InvalidRequest({"image": f"picture {', '.join(gone)} is gone; send it again, and submit anew"})
+        raise InvalidRequest({"image": f"picture {', '.join(gone)} is gone; send it again, and submit once more"})

@@ -291,7 +291,7 @@ def silent(drawing: Drawing) -> dict[str, str]:
 def test_the_minutes_of_a_silent_backend_count_over_all_attempts(
     stores: Stores, backend: ToyBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Nothing is given to it: a drawing that begins starts the minutes anew.
+    # Nothing is given to it: a drawing that begins starts the minutes again.
     monkeypatch.setattr(backend, "missing_for", silent)
     stores.settings.generation.unavailable_minutes = 0.1 / 60
     monkeypatch.setattr(step_failures, "FIRST_PAUSE_SECONDS", 0.2)
